@@ -1,0 +1,1 @@
+"""Rules: pure functions of the evidence, one file each."""
