@@ -85,6 +85,8 @@ class StepRecord:
     layer_update_ratios: tuple[float, ...] = ()
     sharpness: float | None = None  # curvature along the gradient; lr × sharpness > 2 diverges
     loss_scale: float | None = None
+    weight_norm: float | None = None  # Euclidean norm over all trainable weights, before this step's update
+    learning_rate: float | None = None  # in force at this step
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +145,55 @@ class Experiment:
     accuracy_after: float | None = None
     layer: str | None = None
     note: str = ""
+    score: float | None = None  # of the end state, see `Skill`
+    baseline_score: float | None = None  # of the unchanged run from the same start over the same steps
+    start: str = "last_healthy"  # kind of the start state, see `StartState`; may differ from the replay's own
+
+
+@dataclass(frozen=True, slots=True)
+class Skill:
+    """How well predictions do against the best constant prediction, on recorded rows.
+
+    Attributes:
+        score: share of what a constant leaves unexplained that the model explains: R² for regression, the same of
+            the misclassification rate (Cohen-like: (accuracy - majority) / (1 - majority)) for classes. 1 is perfect,
+            0 is a constant, negative is worse than a constant; clipped at -1. None where targets allow neither.
+        held_out: the same over rows that were not trained on; None with fewer than 32 of them.
+        accuracy, majority: of classes; None for regression.
+        loss: mean of the run's own loss. trivial_loss: the same of the best constant prediction, where computable.
+        prediction_std, target_std: standard deviation over rows, mean over outputs.
+    """
+
+    score: float | None
+    held_out: float | None = None
+    accuracy: float | None = None
+    majority: float | None = None
+    loss: float | None = None
+    trivial_loss: float | None = None
+    prediction_std: float | None = None
+    target_std: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """The unchanged run, repeated from the start state that the experiments use.
+
+    Attributes:
+        start: kind of the start state. checkpoint: its path, None for fresh weights.
+        steps: finite steps. failed: whether a non-finite value came up.
+        progress: share of the way from the first loss to the loss of the best constant that was covered; above 1
+            means better than a constant; None where either is unknown.
+        before, after: at the start and at the end.
+    """
+
+    start: str
+    checkpoint: str | None
+    steps: int
+    failed: bool
+    losses: tuple[float, ...] = ()
+    progress: float | None = None
+    before: Skill | None = None
+    after: Skill | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +230,16 @@ class Replay:
         activity: layers at the start state; activity_end: at the last finite state of the run.
         prediction_std: standard deviation over rows of the model's output (mean over outputs), at the end state.
         target_std: the same of the targets. Both over the recorded batches.
-        learns: whether the unchanged run learns (loss fell markedly), None if it failed first.
+        learns: whether the unchanged run learns: its recorded end state predicts markedly better than a constant, or
+            the baseline comes to do so. None if it failed first or the targets do not allow to tell.
+        skill: of the run's recorded end state on the recorded batches (the last finite checkpoint).
+        baseline: the unchanged run from the start of the experiments, None where none was run.
+        not_restored: paths of variables that the checkpoint did not fill ("skipped while loading").
+        refused: reasons why the configuration was not rebuilt without `--trust`.
+        label_range: for class indices outside the head: (lowest, highest, classes); None where they fit.
+        suspected: a failure seen only under the usual formula for a custom loss of that name; never a reproduction.
+        custom_loss: name of the run's loss where its code is not at hand and a substitute was used.
+        seconds_reproduce, seconds_closeup, seconds_eager_step: parts of `seconds`.
         skipped_experiments: (change, why).
         seconds_startup: TensorFlow's import and the rebuild; seconds: all.
     """
@@ -206,3 +266,13 @@ class Replay:
     skipped_experiments: tuple[tuple[str, str], ...] = ()
     seconds_startup: float = 0.0
     seconds: float = 0.0
+    skill: Skill | None = None
+    baseline: Baseline | None = None
+    not_restored: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
+    label_range: tuple[int, int, int] | None = None
+    suspected: NonfinitePoint | None = None
+    custom_loss: str = ""
+    seconds_reproduce: float = 0.0
+    seconds_closeup: float = 0.0
+    seconds_eager_step: float = 0.0
