@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ckptdoctor.model import CkptDoctorError, Evidence, Finding, Missing, RuleFailure, Severity, Skipped
 
@@ -163,9 +163,21 @@ def run_rules(
     return Outcome(tuple(findings), tuple(skipped), tuple(failures))
 
 
-def _numbered(r: Rule, found: list[Finding]) -> Iterator[Finding]:
-    from dataclasses import replace
+def check_words(
+    *, select: Collection[str] = (), ignore: Collection[str] = (), overrides: Mapping[str, float] | None = None
+) -> None:
+    """Refuse a selection or override that names nothing, before any slow work is done.
 
+    Raises:
+        CkptDoctorError: naming the word that matches no rule or threshold.
+    """
+    if select or ignore or overrides:
+        rules = all_rules()
+        _choose(rules, select, ignore)
+        _limits(rules, overrides or {})
+
+
+def _numbered(r: Rule, found: list[Finding]) -> Iterator[Finding]:
     for n, finding in enumerate(found, 1):
         yield replace(finding, rule=r.code, id=f"{r.code}-{n}")
 

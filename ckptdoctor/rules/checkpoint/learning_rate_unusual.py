@@ -1,0 +1,69 @@
+"""CKD111: a learning rate far from the optimizer's usual range."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from ckptdoctor.model import Cause, Evidence, Finding, Severity
+from ckptdoctor.rules.parts import votes
+from ckptdoctor.rules.registry import Limits, Threshold, rule
+from ckptdoctor.rules.symptoms import learning_rate, optimizer_class, went_nonfinite
+
+ADAPTIVE = {"Adam", "AdamW", "Nadam", "Adamax", "RMSprop", "Lamb", "Lion", "Adafactor", "Muon"}
+
+
+@rule(
+    code="CKD111",
+    name="learning-rate-unusual",
+    severity=Severity.WARNING,
+    needs={"optimizer"},
+    since="0.1.0",
+    thresholds={
+        "adaptive_high": Threshold(0.02, unit="learning rate", source="UMLAUT warns above 0.01 for Adam; hand-chosen factor 2"),
+        "adaptive_low": Threshold(1e-6, unit="learning rate", source="UMLAUT warns below 1e-7 for Adam; hand-chosen"),
+        "sgd_high": Threshold(0.5, unit="learning rate", source="hand-chosen: SGD up to 0.1 is common, 1 can be right on standardised data"),
+        "sgd_low": Threshold(1e-6, unit="learning rate", source="hand-chosen"),
+    },
+    doc="""
+    ## What it finds
+    A learning rate above or below what is usual for the optimizer.
+    ## Why it matters
+    The rate is the setting that most often breaks a run: too large and the loss climbs until it overflows; too small and
+    nothing is learned. An unusual rate may still be right, so alone this is only a hint.
+    ## How to confirm
+    Train the first hundred steps with a tenth (or ten times) of it; replay does that where batches were recorded.
+    ## How to fix
+    Begin with the optimizer's default and change by factors of three.
+    ## References
+    UMLAUT's limits for Adam; Keras' defaults (0.001 for Adam and RMSprop, 0.01 for SGD).
+    """,
+)
+def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
+    rate, optimizer = learning_rate(evidence), optimizer_class(evidence)
+    if rate is None or not math.isfinite(rate) or rate <= 0:
+        return
+    family = "adaptive" if optimizer in ADAPTIVE else "sgd"
+    high, low = limits[f"{family}_high"], limits[f"{family}_low"]
+    if low <= rate <= high:
+        return
+    too_high = rate > high
+    limit = high if too_high else low
+    decades = abs(math.log10(rate / limit))
+    weight = min(1.0 + 1.2 * decades, 4.0)
+    fits = too_high == went_nonfinite(evidence) or too_high  # a tiny rate does not make NaN
+    yield Finding(
+        rule="CKD111",
+        severity=Severity.WARNING,
+        message=(
+            f"The learning rate {rate:g} is {'above' if too_high else 'below'} the usual range for "
+            f"{optimizer or 'this optimizer'} ({low:g} to {high:g})."
+        ),
+        variable="learning_rate",
+        measured=rate,
+        threshold=limit,
+        unit="learning rate",
+        votes=votes(
+            (Cause.LEARNING_RATE, weight if fits else -1.0, f"the rate is {10**decades:.3g}× outside the usual range"),
+        ),
+    )

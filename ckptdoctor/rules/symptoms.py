@@ -1,0 +1,177 @@
+"""What several rules ask of the evidence: did it go non-finite, what kind of task is it, how is it trained."""
+
+from __future__ import annotations
+
+import math
+
+from ckptdoctor.model import ArrayStats, Batches, Census, Evidence, LayerSpec, LossSpec, ModelSpec, OptimizerState, Replay
+from ckptdoctor.model import ReplayStatus, Role, Timeline
+from ckptdoctor.rules.parts import losses_of, maybe_spec, optimizer_spec_of
+
+REGRESSION = frozenset(
+    {
+        "mean_squared_error",
+        "mean_absolute_error",
+        "mean_absolute_percentage_error",
+        "mean_squared_logarithmic_error",
+        "huber",
+        "log_cosh",
+    }
+)
+BOUNDED_BELOW_BY_ZERO = REGRESSION | {
+    "binary_crossentropy",
+    "categorical_crossentropy",
+    "sparse_categorical_crossentropy",
+    "binary_focal_crossentropy",
+    "categorical_focal_crossentropy",
+    "hinge",
+    "squared_hinge",
+    "categorical_hinge",
+}
+CATEGORICAL = frozenset({"categorical_crossentropy", "sparse_categorical_crossentropy", "categorical_focal_crossentropy"})
+BINARY = frozenset({"binary_crossentropy", "binary_focal_crossentropy"})
+RECURRENT = frozenset({"SimpleRNN", "LSTM", "GRU", "RNN", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"})
+NORMALISING = frozenset({"BatchNormalization", "LayerNormalization", "GroupNormalization", "RMSNormalization", "UnitNormalization"})
+FLAT = frozenset({"tanh", "sigmoid", "hard_sigmoid", "hard_tanh", "softsign"})  # saturate on both sides
+HAS_KERNEL = frozenset(
+    {
+        "Dense",
+        "EinsumDense",
+        "Conv1D",
+        "Conv2D",
+        "Conv3D",
+        "Conv1DTranspose",
+        "Conv2DTranspose",
+        "Conv3DTranspose",
+        "SeparableConv1D",
+        "SeparableConv2D",
+        "DepthwiseConv1D",
+        "DepthwiseConv2D",
+    }
+)
+PASS_THROUGH = frozenset({"Dropout", "Flatten", "Reshape", "GaussianNoise", "SpatialDropout1D", "SpatialDropout2D", "Permute", "Identity"})
+
+
+def nonfinite_weights(evidence: Evidence) -> bool:
+    """A weight, statistic or slot of the examined checkpoint, or of any in the run, is non-finite."""
+    if isinstance(evidence.census, Census) and any(
+        t.nonfinite for t in evidence.census.of_role(Role.WEIGHT, Role.STATISTIC, Role.SLOT)
+    ):
+        return True
+    return isinstance(evidence.timeline, Timeline) and evidence.timeline.first_bad is not None
+
+
+def nonfinite_log(evidence: Evidence) -> bool:
+    """Any log holds a non-finite loss."""
+    from ckptdoctor.evidence.log_signals import is_loss_name
+
+    logs = evidence.logs if isinstance(evidence.logs, tuple) else ()
+    return any(s.nonfinite and is_loss_name(s.name) for log in logs for s in log.series)
+
+
+def went_nonfinite(evidence: Evidence) -> bool:
+    """The failure is one of NaN or infinity: in weights, in the log, or reproduced."""
+    reproduced = isinstance(evidence.replay, Replay) and evidence.replay.status is ReplayStatus.REPRODUCED
+    return reproduced or nonfinite_weights(evidence) or nonfinite_log(evidence)
+
+
+def main_loss(spec: ModelSpec | None) -> LossSpec | None:
+    """The loss of a model with one; None for several outputs or an unknown set-up."""
+    losses = losses_of(spec)
+    return losses[0] if len(losses) == 1 else None
+
+
+def output_layers(spec: ModelSpec | None) -> tuple[LayerSpec, ...]:
+    """The layers that give the outputs, `Activation` layers included."""
+    if spec is None:
+        return ()
+    return tuple(layer for name in spec.outputs if (layer := spec.layer(name)) is not None)
+
+
+def head(spec: ModelSpec | None) -> tuple[LayerSpec, LayerSpec, str] | None:
+    """For a single output: (last layer with units, last layer, activation that shapes the output).
+
+    A head split into `Dense` and `Activation` is one head.
+    """
+    outputs = output_layers(spec)
+    if spec is None or len(outputs) != 1:
+        return None
+    last = layer = outputs[0]
+    activation: str | None = None
+    for _ in range(8):  # a head is never longer than a few layers
+        if activation in (None, "linear") and layer.activation is not None:
+            activation = layer.activation
+        if layer.units is not None and layer.class_name in HAS_KERNEL | RECURRENT:
+            return layer, last, activation or "linear"
+        if len(layer.inbound) != 1 or (parent := spec.layer(layer.inbound[0])) is None:
+            break
+        layer = parent
+    return None
+
+
+def hidden_activations(spec: ModelSpec) -> list[tuple[LayerSpec, str]]:
+    """(layer, activation) of every layer before the head whose activation is known and not linear."""
+    found = head(spec)
+    skip = {layer.name for layer in found[:2]} if found else set(spec.outputs)
+    return [
+        (layer, layer.activation)
+        for layer in spec.layers
+        if layer.activation not in (None, "linear") and layer.name not in skip and layer.activation is not None
+    ]
+
+
+def targets(evidence: Evidence) -> ArrayStats | None:
+    """The targets of a run with a single output."""
+    if isinstance(evidence.batches, Batches) and len(evidence.batches.targets) == 1:
+        return evidence.batches.targets[0]
+    return None
+
+
+def optimizer_class(evidence: Evidence) -> str | None:
+    """The optimizer's class name, from the configuration or from the slots."""
+    spec = optimizer_spec_of(maybe_spec(evidence))
+    if spec is not None:
+        return spec.class_name
+    return evidence.optimizer.class_name if isinstance(evidence.optimizer, OptimizerState) else None
+
+
+def learning_rate(evidence: Evidence) -> float | None:
+    """The learning rate in force, NaN included; None where nothing records it."""
+    if isinstance(evidence.optimizer, OptimizerState) and isinstance(evidence.optimizer.learning_rate, float | int):
+        return float(evidence.optimizer.learning_rate)
+    spec = optimizer_spec_of(maybe_spec(evidence))
+    if spec is not None and isinstance(spec.learning_rate, float | int):
+        return float(spec.learning_rate)
+    return None
+
+
+def iterations(evidence: Evidence) -> int | None:
+    """Optimizer steps at the examined checkpoint."""
+    return evidence.census.iterations if isinstance(evidence.census, Census) else None
+
+
+def trivial_loss(evidence: Evidence) -> tuple[float, str] | None:
+    """The loss of the best constant prediction, from the recorded targets, in the units of the loss; and how it was got.
+
+    Cross-entropy: the entropy of the classes. Squared error: the variance of the targets.
+    """
+    loss, target = main_loss(maybe_spec(evidence)), targets(evidence)
+    if loss is None or target is None or target.nonfinite:
+        return None
+    if loss.name == "sparse_categorical_crossentropy" and target.classes:
+        total = sum(n for _, n in target.classes)
+        return -sum(n / total * math.log(n / total) for _, n in target.classes), "entropy of the classes"
+    means = [f.mean for f in target.features if f.mean is not None]
+    if loss.name == "categorical_crossentropy" and len(means) > 1 and target.row_sums_to_one:
+        return -sum(p * math.log(p) for p in means if p > 0), "entropy of the classes"
+    if loss.name == "binary_crossentropy" and means and all(0 <= p <= 1 for p in means):
+        return sum(_binary_entropy(p) for p in means) / len(means), "entropy of the classes"
+    if loss.name == "mean_squared_error" and target.std is not None:
+        stds = [f.std for f in target.features if f.std is not None]
+        variance = sum(s * s for s in stds) / len(stds) if stds else target.std**2
+        return variance, "variance of the targets"
+    return None
+
+
+def _binary_entropy(p: float) -> float:
+    return 0.0 if p in (0.0, 1.0) else -(p * math.log(p) + (1 - p) * math.log(1 - p))
