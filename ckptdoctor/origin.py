@@ -1,0 +1,114 @@
+"""Where it broke: the best witness for layer, variable, phase, time and rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ckptdoctor.model import (
+    Batches,
+    Cause,
+    Evidence,
+    Finding,
+    Fingerprint,
+    Missing,
+    NonfinitePoint,
+    Origin,
+    Phase,
+    Replay,
+    ReplayStatus,
+    Severity,
+    Timeline,
+    TimelinePoint,
+)
+
+OVERFLOW = frozenset({Cause.LEARNING_RATE, Cause.EXPLODING_GRADIENTS, Cause.DATA_SCALE, Cause.OPTIMIZER})
+"""Causes that have no layer of their own: the first overflow is only where it showed."""
+
+
+def locate(findings: Sequence[Finding], evidence: Evidence, cause: Cause) -> Origin:
+    """The origin by the best witness at hand: replay, else the recorded batch, else findings for the cause."""
+    origin = _by_replay(evidence) or _by_batch(evidence, cause) or _by_findings(findings, evidence, cause)
+    named = _layer_of_cause(findings, cause)
+    if named is not None and cause not in OVERFLOW and _outranks(named, origin):
+        origin = replace(origin, layer=named.layer, variable=named.variable, how=origin.how or f"finding {named.id}")
+    return _with_time(origin, evidence)
+
+
+def _by_replay(evidence: Evidence) -> Origin | None:
+    replay = evidence.replay
+    if not isinstance(replay, Replay) or replay.status is not ReplayStatus.REPRODUCED or replay.first_bad is None:
+        return None
+    bad: NonfinitePoint = replay.first_bad
+    return Origin(
+        layer=bad.layer,
+        variable=bad.variable,
+        phase=bad.phase,
+        op=bad.op,
+        step=bad.optimizer_step,
+        batch=bad.batch,
+        rows=bad.rows,
+        how=f"replay ({replay.mode})" if replay.mode else "replay",
+    )
+
+
+def _by_batch(evidence: Evidence, cause: Cause) -> Origin | None:
+    if cause is not Cause.DATA_NONFINITE or not isinstance(evidence.batches, Batches):
+        return None
+    for array in (*evidence.batches.inputs, *evidence.batches.targets):
+        if array.nonfinite and array.bad_rows:
+            batch = array.bad_rows[0][0]
+            rows = tuple(row for b, row in array.bad_rows if b == batch)
+            phase = Phase.INPUT if array.kind == "input" else Phase.LOSS
+            steps = evidence.batches.steps
+            step = steps[batch] if batch < len(steps) else None
+            return Origin(phase=phase, step=step, batch=batch, rows=rows, how=f"recorded batch, array {array.name}")
+    return None
+
+
+def _by_findings(findings: Sequence[Finding], evidence: Evidence, cause: Cause) -> Origin:
+    named = _layer_of_cause(findings, cause)
+    if named is not None:
+        return Origin(layer=named.layer, variable=named.variable, how=f"finding {named.id}")
+    if isinstance(evidence.fingerprint, Fingerprint) and evidence.fingerprint.first_layer is not None:
+        return Origin(layer=evidence.fingerprint.first_layer, how="first layer with non-finite weights")
+    return Origin()
+
+
+def _layer_of_cause(findings: Sequence[Finding], cause: Cause) -> Finding | None:
+    """The finding with a layer that speaks loudest for the cause."""
+    best: tuple[float, Finding] | None = None
+    for finding in findings:
+        weight = sum(v.weight for v in finding.votes if v.cause is cause)
+        if finding.layer is not None and weight > 0 and (best is None or weight > best[0]):
+            best = (weight, finding)
+    return best[1] if best is not None else None
+
+
+def _outranks(named: Finding, origin: Origin) -> bool:
+    """A finding names the layer where the origin does not, or proves more than the place of the first overflow."""
+    return origin.layer is None or (named.severity is Severity.ERROR and bool(named.data.get("locates")))
+
+
+def _with_time(origin: Origin, evidence: Evidence) -> Origin:
+    epoch, step = origin.epoch, origin.step
+    for log in evidence.logs if isinstance(evidence.logs, tuple) else ():
+        for series in log.series:
+            if series.first_nonfinite is None:
+                continue
+            if epoch is None and series.axis == "epoch":
+                epoch = int(series.first_nonfinite[0])
+            if step is None and series.axis == "step":
+                step = int(series.first_nonfinite[0])
+    bad = _first_bad_point(evidence)
+    if bad is not None:
+        epoch = bad.epoch if epoch is None else epoch
+        step = bad.step if step is None else step
+    return replace(origin, epoch=epoch, step=step)
+
+
+def _first_bad_point(evidence: Evidence) -> TimelinePoint | None:
+    timeline = evidence.timeline
+    if isinstance(timeline, Missing) or not isinstance(timeline, Timeline) or timeline.first_bad is None:
+        return None
+    return timeline.points[timeline.first_bad]

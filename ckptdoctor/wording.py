@@ -1,0 +1,122 @@
+"""The verdict in plain language: one headline, one next step."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from ckptdoctor.causes import CAUSE_DOCS
+from ckptdoctor.model import (
+    Batches,
+    Cause,
+    Census,
+    Evidence,
+    Finding,
+    Grade,
+    Missing,
+    RankedCause,
+    Replay,
+    ReplayStatus,
+    Severity,
+    Status,
+    Timeline,
+    Verdict,
+)
+
+
+def verdict_words(
+    status: Status,
+    cause: Cause,
+    grade: Grade,
+    confidence: float,
+    causes: Sequence[RankedCause],
+    findings: Sequence[Finding],
+    evidence: Evidence,
+) -> Verdict:
+    """The verdict with its sentences."""
+    if status is Status.UNREADABLE:
+        return Verdict(status, cause, grade, confidence, _unreadable(evidence), _unreadable_step(evidence))
+    if status is Status.HEALTHY:
+        return Verdict(status, cause, grade, confidence, _healthy(evidence), _healthy_step(evidence))
+    if cause is Cause.UNKNOWN:
+        return Verdict(status, cause, grade, confidence, _unknown(findings), _deciding(causes, evidence))
+    headline = f"{CAUSE_DOCS[cause].title}: {_strongest(cause, findings)}"
+    return Verdict(status, cause, grade, confidence, headline, _next_step(causes[0], evidence))
+
+
+def _strongest(cause: Cause, findings: Sequence[Finding]) -> str:
+    """The message of the finding that speaks loudest for the cause."""
+    best = max(findings, key=lambda f: (sum(v.weight for v in f.votes if v.cause is cause), f.severity), default=None)
+    return best.message if best is not None else CAUSE_DOCS[cause].plain
+
+
+def _errors(findings: Sequence[Finding]) -> list[Finding]:
+    return [f for f in findings if f.severity is Severity.ERROR]
+
+
+def _unknown(findings: Sequence[Finding]) -> str:
+    errors = _errors(findings)
+    first = errors[0].message if errors else CAUSE_DOCS[Cause.UNKNOWN].plain
+    return f"{first} What is left does not tell why."
+
+
+def _deciding(causes: Sequence[RankedCause], evidence: Evidence) -> str:
+    """The one measurement that would decide between the leading causes."""
+    if isinstance(evidence.batches, Missing):
+        return f"To decide, record {CAUSE_DOCS[Cause.DATA_NONFINITE].decide}: train with ckptdoctor.FlightRecorder('run/')."
+    replay = evidence.replay
+    if isinstance(replay, Missing) or (isinstance(replay, Replay) and replay.status in (ReplayStatus.NOT_RUN, ReplayStatus.FAILED)):
+        return f"To decide, replay the last batches: {replay.reason}"
+    if causes:
+        return f"To decide, look at {CAUSE_DOCS[causes[0].cause].decide}."
+    return CAUSE_DOCS[Cause.UNKNOWN].how_to_fix
+
+
+def _next_step(best: RankedCause, evidence: Evidence) -> str:
+    step = best.fix.text
+    timeline = evidence.timeline
+    if isinstance(timeline, Timeline) and timeline.resume_from is not None:
+        step += f" Continue from {os.path.basename(timeline.points[timeline.resume_from].path)}."
+    return step
+
+
+def _healthy(evidence: Evidence) -> str:
+    seen = []
+    if isinstance(evidence.timeline, Timeline):
+        seen.append(f"{len(evidence.timeline.points)} checkpoints")
+    elif isinstance(evidence.census, Census):
+        seen.append(f"{len(evidence.census.tensors)} tensors")
+    if isinstance(evidence.logs, tuple):
+        seen.append("the log")
+    if isinstance(evidence.batches, Batches):
+        seen.append("the last batches")
+    if isinstance(evidence.replay, Replay) and evidence.replay.status is ReplayStatus.NOT_REPRODUCED:
+        seen.append("a replay")
+    return f"Nothing wrong was found in {_and(seen)}."
+
+
+def _healthy_step(evidence: Evidence) -> str:
+    if isinstance(evidence.batches, Missing):
+        return "Nothing to do. Without recorded batches a model that is finite but does not learn could not be told."
+    return "Nothing to do."
+
+
+def _unreadable(evidence: Evidence) -> str:
+    if isinstance(evidence.census, Missing):
+        return evidence.census.reason
+    info = evidence.census.info
+    problem = info.problems[0].message if info.problems else "parts of it are missing"
+    return f"{os.path.basename(info.path)} is damaged ({problem}); {info.coverage:.0%} of its tensor bytes could be read."
+
+
+def _unreadable_step(evidence: Evidence) -> str:
+    timeline = evidence.timeline
+    if isinstance(timeline, Timeline) and timeline.resume_from is not None:
+        return f"Continue from {os.path.basename(timeline.points[timeline.resume_from].path)}."
+    return "Inspect the checkpoint saved before it."
+
+
+def _and(words: Sequence[str]) -> str:
+    if not words:
+        return "what was given"
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
