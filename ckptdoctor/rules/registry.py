@@ -76,7 +76,7 @@ def rule(
 
     Args:
         code: `CKD` and three digits, unique. First digit: 1 checkpoint, 2 log, 3 timeline, 4 batches,
-            5 replay, 7 the file itself.
+            5 replay, 6 all of it together, 7 the file itself.
         name: kebab-case, unique.
         severity: of its findings, unless a finding says otherwise.
         needs: parts of `Evidence` without which it is skipped.

@@ -1,0 +1,46 @@
+"""CKD412: BatchNormalization over batches of one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ckptdoctor.model import Cause, Evidence, Finding, Severity
+from ckptdoctor.rules.parts import batches_of, spec_of, votes
+from ckptdoctor.rules.registry import Limits, rule
+
+
+@rule(
+    code="CKD412",
+    name="batchnorm-batch-of-one",
+    severity=Severity.WARNING,
+    needs={"batches", "spec"},
+    since="0.1.0",
+    doc="""
+    ## What it finds
+    Recorded batches with a single row in a model with BatchNormalization.
+    ## Why it matters
+    Over one row the variance is zero and the normalised value is always the shift: the layers before it get no signal
+    through, and the moving variance may become 0/0.
+    ## How to confirm
+    `x.shape` of the failing batch; replay it.
+    ## How to fix
+    `drop_remainder=True`, larger batches, or LayerNormalization.
+    ## References
+    Ioffe and Szegedy 2015.
+    """,
+)
+def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
+    norms = [layer for layer in spec_of(evidence).layers if layer.class_name == "BatchNormalization"]
+    single = [a for a in batches_of(evidence).inputs if len(a.shape) == 3 and a.shape[1] == 1]
+    if not norms or not single:
+        return
+    yield Finding(
+        rule="CKD412",
+        severity=Severity.WARNING,
+        message=f"Batches hold one row each, and {norms[0].name} normalises over the batch.",
+        layer=norms[0].name,
+        measured=1.0,
+        threshold=2.0,
+        unit="rows a batch",
+        votes=votes((Cause.ARCHITECTURE, 3.0, "normalisation over one element"), (Cause.LEARNING_RATE, -0.5, "the structure explains it")),
+    )

@@ -1,0 +1,57 @@
+"""CKD409: recorded targets or inputs without any variation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ckptdoctor.model import Cause, Evidence, Finding, Severity
+from ckptdoctor.rules.parts import batches_of, votes
+from ckptdoctor.rules.registry import Limits, Threshold, rule
+from ckptdoctor.rules.standstill import standstill
+
+
+@rule(
+    code="CKD409",
+    name="constant-data",
+    severity=Severity.INFO,
+    needs={"batches"},
+    since="0.1.0",
+    thresholds={"rows": Threshold(16.0, unit="rows", source="hand-chosen: a smaller sample may be constant by chance")},
+    doc="""
+    ## What it finds
+    Recorded targets, or inputs, that have one value throughout; and single features that do.
+    ## Why it matters
+    A constant target teaches a constant; a constant input teaches nothing. Batches of one class come from data sorted
+    by class and not shuffled.
+    ## How to confirm
+    `np.unique(y)` over an epoch.
+    ## How to fix
+    Shuffle before batching; look for a pipeline that zeroes its output.
+    ## References
+    Keras' `fit(shuffle=True)` does not shuffle generators and tf.data sets.
+    """,
+)
+def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
+    batches = batches_of(evidence)
+    stuck = standstill(evidence) is not None
+    for array in (*batches.inputs, *batches.targets):
+        rows = array.shape[0] * (array.shape[1] if len(array.shape) > 1 else 1)
+        if array.std == 0 and rows >= limits["rows"]:
+            what = "inputs" if array.kind == "input" else "targets"
+            cause = Cause.LABELS if array.kind == "target" else Cause.DATA_SCALE
+            yield Finding(
+                rule="CKD409",
+                severity=Severity.WARNING,
+                message=f"All recorded {what} {array.name} have the value {array.min}.",
+                measured=0.0,
+                unit="standard deviation",
+                votes=votes((cause, 2.5 if stuck else 0.5, f"{what} do not vary")),
+            )
+        elif array.kind == "input" and array.constant_features:
+            yield Finding(
+                rule="CKD409",
+                severity=Severity.INFO,
+                message=f"{len(array.constant_features)} features of {array.name} have one value throughout (first: {array.constant_features[0]}).",
+                measured=float(len(array.constant_features)),
+                unit="constant features",
+            )

@@ -1,0 +1,108 @@
+"""CKD403: inputs far from unit scale, or of very different scales."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from ckptdoctor.model import ArrayStats, Cause, Evidence, Finding, LayerSpec, ModelSpec, Severity
+from ckptdoctor.rules.parts import batches_of, maybe_spec, votes
+from ckptdoctor.rules.registry import Limits, Threshold, rule
+from ckptdoctor.rules.symptoms import NORMALISING, went_nonfinite
+
+RESCALING = NORMALISING | {"Normalization", "Rescaling", "Discretization"}
+LOOKUPS = {"Embedding", "StringLookup", "IntegerLookup", "Hashing", "TextVectorization", "CategoryEncoding"}
+
+
+def rms(array: ArrayStats) -> float | None:
+    """Root mean square of an array over its finite entries."""
+    if array.mean is None or array.std is None:
+        return None
+    return math.hypot(array.mean, array.std)
+
+
+def first_layers(spec: ModelSpec | None) -> list[LayerSpec]:
+    """The layers that take the model's inputs."""
+    if spec is None:
+        return []
+    inputs = {layer.name for layer in spec.layers if layer.class_name == "InputLayer"}
+    taking = [layer for layer in spec.layers if inputs & set(layer.inbound)]
+    return taking or [layer for layer in spec.layers if layer.class_name != "InputLayer"][:1]
+
+
+def feeds(spec: ModelSpec | None, classes: set[str] | frozenset[str]) -> bool:
+    """Whether the inputs go straight into one of these layer classes."""
+    return any(layer.class_name in classes for layer in first_layers(spec))
+
+
+@rule(
+    code="CKD403",
+    name="input-scale",
+    severity=Severity.WARNING,
+    needs={"batches"},
+    since="0.1.0",
+    thresholds={
+        "rms": Threshold(8.0, unit="rms", source="initialisers assume inputs of about unit size; hand-chosen, DeepDiagnosis warns outside [-1, 1]"),
+        "disparity": Threshold(1e3, unit="largest ÷ median feature std", source="hand-chosen: curvature differs by the square"),
+    },
+    doc="""
+    ## What it finds
+    Inputs whose values are far larger than 1, or features whose spreads differ by a factor of a thousand, where the first
+    layer does not rescale them.
+    ## Why it matters
+    The curvature of the loss grows with the square of the input's size, so the learning rate that is stable shrinks with
+    it. Large inputs also push tanh and sigmoid into their flat parts at the first step.
+    ## How to confirm
+    Train again on `(x - mean) / std`; replay does that.
+    ## How to fix
+    A `Normalization` layer adapted on the training data, `Rescaling(1/255)` for images.
+    ## References
+    LeCun et al. 1998, Efficient BackProp; DeepDiagnosis; SageMaker Debugger's input check.
+    """,
+)
+def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
+    spec = maybe_spec(evidence)
+    if feeds(spec, RESCALING) or feeds(spec, LOOKUPS):
+        return
+    failing = went_nonfinite(evidence)
+    for array in batches_of(evidence).inputs:
+        size = rms(array)
+        if size is None:
+            continue
+        stds = sorted(f.std for f in array.features if f.std is not None and f.std > 0)
+        disparity = stds[-1] / stds[len(stds) // 2] if len(stds) > 1 else 1.0
+        if size > limits["rms"]:
+            decades = math.log10(size / limits["rms"])
+            weight = min(1.3 + 0.9 * decades, 3.5)
+            yield Finding(
+                rule="CKD403",
+                severity=Severity.WARNING,
+                message=f"The inputs {array.name} are not scaled: rms {size:.3g}, from {array.min:.3g} to {array.max:.3g}.",
+                measured=size,
+                threshold=limits["rms"],
+                unit="rms",
+                votes=votes(
+                    (Cause.DATA_SCALE, weight, f"inputs are {size:.3g} in size where initialisers assume 1"),
+                    (Cause.EXPLODING_GRADIENTS, 0.3 if failing else 0.0, "gradients grow with the inputs"),
+                ),
+            )
+        elif disparity > limits["disparity"]:
+            yield Finding(
+                rule="CKD403",
+                severity=Severity.WARNING,
+                message=f"Features of {array.name} differ {disparity:.2g}-fold in spread.",
+                measured=disparity,
+                threshold=limits["disparity"],
+                unit="largest ÷ median feature std",
+                votes=votes((Cause.DATA_SCALE, 1.2, "a few features outweigh all others")),
+            )
+        else:
+            yield Finding(
+                rule="CKD403",
+                severity=Severity.INFO,
+                message=f"The inputs {array.name} are of ordinary size: rms {size:.3g}.",
+                measured=size,
+                threshold=limits["rms"],
+                unit="rms",
+                votes=votes((Cause.DATA_SCALE, -1.2, "inputs are of ordinary size")),
+            )

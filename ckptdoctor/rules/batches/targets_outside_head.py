@@ -1,0 +1,74 @@
+"""CKD407: targets that the output activation cannot reach."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ckptdoctor.model import Cause, Evidence, Finding, Severity
+from ckptdoctor.rules.parts import maybe_spec, spec_of, votes
+from ckptdoctor.rules.registry import Limits, Threshold, rule
+from ckptdoctor.rules.standstill import standstill
+from ckptdoctor.rules.symptoms import REGRESSION, head, main_loss, targets
+
+RANGES = {"relu": (0.0, None), "sigmoid": (0.0, 1.0), "softmax": (0.0, 1.0), "tanh": (-1.0, 1.0), "softplus": (0.0, None), "exponential": (0.0, None)}
+
+
+@rule(
+    code="CKD407",
+    name="targets-outside-head",
+    severity=Severity.WARNING,
+    needs={"batches", "spec"},
+    since="0.1.0",
+    thresholds={"margin": Threshold(0.05, unit="of the targets' range", source="hand-chosen: rounding and rare outliers are no fault")},
+    doc="""
+    ## What it finds
+    Targets outside the range of the output's activation, under a loss of distances.
+    ## Why it matters
+    relu cannot give a negative number, a sigmoid none above 1. The output settles at its limit, where its gradient is zero: it
+    predicts one value for every row.
+    ## How to confirm
+    Compare the range of `model.predict(x)` with that of the targets.
+    ## How to fix
+    A linear output for regression, tanh for targets from -1 to 1; or scale the targets into the range.
+    ## References
+    AUTOTRAINER's table of pairs; common in the DeepLocalize and DeepFD collections.
+    """,
+)
+def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
+    found, loss, array = head(spec_of(evidence)), main_loss(maybe_spec(evidence)), targets(evidence)
+    if found is None or array is None or array.min is None or array.max is None:
+        return
+    if loss is None or not (loss.custom or loss.name in REGRESSION):
+        return
+    layer, _, activation = found
+    if activation not in RANGES:
+        return
+    low, high = RANGES[activation]
+    margin = limits["margin"] * max(array.max - array.min, 1e-12)
+    below = low is not None and array.min < low - margin
+    above = high is not None and array.max > high + margin
+    if not (below or above):
+        return
+    stuck = standstill(evidence) is not None
+    share = _share_outside(array.mean, low if below else high)
+    yield Finding(
+        rule="CKD407",
+        severity=Severity.ERROR if stuck else Severity.WARNING,
+        message=(
+            f"Targets {array.name} run from {array.min:.3g} to {array.max:.3g}, but {layer.name} ends in {activation}, "
+            f"which gives {'nothing below ' + format(low, 'g') if below else 'nothing above ' + format(high, 'g')}."
+        ),
+        layer=layer.name,
+        measured=array.min if below else array.max,
+        threshold=low if below else high,
+        unit="target",
+        votes=votes(
+            (Cause.ACTIVATION, 4.0 if stuck else 1.5, f"{activation} cannot reach the targets{share}"),
+            (Cause.DATA_SCALE, 1.0 if above else 0.0, "targets could be scaled into the range"),
+        ),
+        data={"locates": True},
+    )
+
+
+def _share_outside(mean: float | None, bound: float | None) -> str:
+    return ", not even their mean" if mean is not None and bound is not None and (mean < bound <= 0 or mean > bound > 0) else ""

@@ -1,0 +1,89 @@
+"""CKD406: targets that the loss cannot take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ckptdoctor.model import ArrayStats, Cause, Evidence, Finding, LossSpec, Severity, Vote
+from ckptdoctor.rules.parts import maybe_spec, spec_of, votes
+from ckptdoctor.rules.registry import Limits, rule
+from ckptdoctor.rules.symptoms import BINARY, head, main_loss, targets
+
+
+@rule(
+    code="CKD406",
+    name="targets-outside-loss",
+    severity=Severity.ERROR,
+    needs={"batches", "spec"},
+    since="0.1.0",
+    doc="""
+    ## What it finds
+    Targets outside what the loss is defined for: cross-entropies want numbers from 0 to 1 (over classes: rows that sum
+    to 1), a Poisson or logarithmic loss wants none below zero.
+    ## Why it matters
+    Binary cross-entropy with a target of 2 has no minimum: the loss falls below zero without bound while the accuracy
+    stays at chance. A logarithm of a negative number is NaN.
+    ## How to confirm
+    `y.min(), y.max()`, and `y.sum(axis=-1)` for one-hot rows.
+    ## How to fix
+    Encode targets as the loss wants them, or choose the loss that fits: C classes need C units with softmax and
+    (sparse_)categorical_crossentropy; labels -1 and 1 need a hinge loss or a shift to 0 and 1.
+    ## References
+    Keras' loss documentation.
+    """,
+)
+def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
+    loss, array, found = main_loss(maybe_spec(evidence)), targets(evidence), head(spec_of(evidence))
+    if loss is None or array is None or array.min is None or array.max is None:
+        return
+    judged = _judge(loss, array)
+    if judged is None:
+        return
+    text, severity, cast = judged
+    yield Finding(
+        rule="CKD406",
+        severity=severity,
+        message=text,
+        layer=found[0].name if found is not None else None,
+        measured=array.max if array.max > 1 else array.min,
+        threshold="0 to 1" if "crossentropy" in loss.name else "0 or more",
+        unit="target",
+        votes=cast,
+        data={"locates": True},
+    )
+
+
+def _judge(loss: LossSpec, array: ArrayStats) -> tuple[str, Severity, tuple[Vote, ...]] | None:
+    low, high = array.min or 0.0, array.max or 0.0
+    outside = low < 0 or high > 1
+    span = f"Targets {array.name} run from {low:g} to {high:g}"
+    if loss.name in BINARY and outside:
+        ids = array.integral and low >= 0 and len(array.classes) > 2
+        reason = "class ids under a binary loss" if ids else "targets outside 0 to 1 under a binary cross-entropy"
+        return (
+            f"{span}, but {loss.name} is only defined from 0 to 1{'; they look like class ids' if ids else ''}.",
+            Severity.ERROR,
+            votes((Cause.LOSS_FUNCTION, 5.0, reason), (Cause.LABELS, 4.5 if ids else 5.2, reason), (Cause.ACTIVATION, 0.5, reason)),
+        )
+    if loss.name == "categorical_crossentropy" and outside:
+        reason = "rows are no distributions over classes"
+        return (
+            f"{span}, but {loss.name} wants rows that are distributions.",
+            Severity.ERROR,
+            votes((Cause.LABELS, 4.5, reason), (Cause.LOSS_FUNCTION, 4.0, reason)),
+        )
+    if loss.name == "categorical_crossentropy" and not array.row_sums_to_one and array.shape[-1] > 1:
+        reason = "rows do not sum to 1"
+        return (
+            f"Rows of {array.name} do not sum to 1 under {loss.name}.",
+            Severity.WARNING,
+            votes((Cause.LABELS, 1.5, reason), (Cause.LOSS_FUNCTION, 1.2, reason)),
+        )
+    if loss.name in ("poisson", "mean_squared_logarithmic_error", "kl_divergence") and low < 0:
+        reason = "the loss takes a logarithm of the targets"
+        return (
+            f"{span}, but {loss.name} is not defined below zero.",
+            Severity.ERROR,
+            votes((Cause.LOSS_FUNCTION, 4.5, reason), (Cause.LABELS, 4.0, reason)),
+        )
+    return None

@@ -1,0 +1,1 @@
+"""Rules that weigh all kinds of evidence together."""

@@ -1,0 +1,193 @@
+"""Does the run learn? The measurements that together decide whether a finite run stands still.
+
+A run stands still when its predictions are no better than a constant's and it is not on its way to become better.
+Every test asks for both, since a converged run no longer moves and a young one is not yet good.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import median
+
+from ckptdoctor.model import Evidence, Replay, Series, Skill, TrainingLog
+from ckptdoctor.rules.parts import maybe_spec
+from ckptdoctor.rules.symptoms import (
+    BINARY,
+    CATEGORICAL,
+    head,
+    iterations,
+    main_loss,
+    trivial_loss,
+    went_nonfinite,
+)
+
+MIN_EPOCHS = 4  # fewer epochs than this are no plateau; hand-chosen, early epochs are noisy
+MIN_STEPS = 40  # optimizer steps; hand-chosen, about an epoch of a small set
+NO_BETTER = 0.97  # of the constant's loss; hand-chosen: 3 % is within the noise of an epoch's mean
+MOVING = 0.05  # relative fall of the loss over the last half that counts as being on its way; hand-chosen
+CONSTANT = 1e-3  # spread of predictions ÷ spread of targets below which the output is one value; hand-chosen
+
+
+@dataclass(frozen=True, slots=True)
+class Standstill:
+    """Why a run is said not to learn.
+
+    Attributes:
+        kind: `constant_output`, `no_better_than_constant`, `worse_than_constant`, `chance`.
+        message: one sentence with the numbers. measured, threshold, unit: the number that was judged.
+        sure: 0 to 1, how much of the question the evidence covers.
+    """
+
+    kind: str
+    message: str
+    measured: float
+    threshold: float
+    unit: str
+    sure: float
+
+
+def standstill(evidence: Evidence) -> Standstill | None:
+    """The reason to say that a finite run does not learn, or None (also where that cannot be told)."""
+    if went_nonfinite(evidence) or not _trained_enough(evidence):
+        return None
+    skill = evidence.replay.skill if isinstance(evidence.replay, Replay) else None
+    if skill is not None:
+        told = _by_skill(skill, evidence)
+        if told is not None or _shows_skill(skill):
+            return told
+    return _by_log(evidence)
+
+
+def _trained_enough(evidence: Evidence) -> bool:
+    steps, epochs = iterations(evidence), _epochs(evidence)
+    enough_steps = steps is None or steps >= MIN_STEPS
+    return enough_steps and (epochs >= MIN_EPOCHS or (epochs == 0 and steps is not None and steps >= 10 * MIN_STEPS))
+
+
+def _epochs(evidence: Evidence) -> int:
+    series = training_loss(evidence)
+    return series.count if series is not None and series.axis == "epoch" else 0
+
+
+def training_loss(evidence: Evidence) -> Series | None:
+    """The training loss, by epoch where a log has it so."""
+    from ckptdoctor.evidence.log_signals import loss_series
+
+    logs: tuple[TrainingLog, ...] = evidence.logs if isinstance(evidence.logs, tuple) else ()
+    found = [s for log in logs if (s := loss_series(log)) is not None]
+    return next((s for s in found if s.axis == "epoch"), found[0] if found else None)
+
+
+def training_accuracy(evidence: Evidence) -> Series | None:
+    """The training accuracy, by epoch where a log has it so."""
+    from ckptdoctor.evidence.log_signals import accuracy_series
+
+    logs: tuple[TrainingLog, ...] = evidence.logs if isinstance(evidence.logs, tuple) else ()
+    found = [s for log in logs if (s := accuracy_series(log)) is not None]
+    return next((s for s in found if s.axis == "epoch"), found[0] if found else None)
+
+
+def late_fall(series: Series) -> float | None:
+    """Relative fall of a loss over its last half: median of its third quarter against the last one. None if too short."""
+    values = [v for v in series.values if math.isfinite(v)]
+    if len(values) < MIN_EPOCHS:
+        return None
+    half = values[len(values) // 2 :] if len(values) >= 2 * MIN_EPOCHS else values[1:]
+    cut = max(len(half) // 2, 1)
+    before, after = median(half[:cut]), median(half[-cut:])
+    return (before - after) / max(abs(before), 1e-12)
+
+
+def _shows_skill(skill: Skill) -> bool:
+    """The end state clearly predicts: no other test can then say it stands still."""
+    by_score = skill.score is not None and skill.score > 0.1
+    by_loss = (
+        skill.loss is not None
+        and skill.trivial_loss is not None
+        and skill.trivial_loss > 0
+        and skill.loss < 0.9 * skill.trivial_loss
+        and not _constant(skill)
+    )
+    return by_score or by_loss
+
+
+def _constant(skill: Skill) -> bool:
+    return (
+        skill.prediction_std is not None
+        and skill.target_std is not None
+        and skill.target_std > 0
+        and skill.prediction_std < CONSTANT * skill.target_std
+    )
+
+
+def _by_skill(skill: Skill, evidence: Evidence) -> Standstill | None:
+    if _constant(skill) and skill.prediction_std is not None:
+        spread = skill.prediction_std / (skill.target_std or 1.0)
+        text = f"Predictions do not depend on the inputs: their spread over rows is {skill.prediction_std:.1e}, that of the targets {skill.target_std:.2g}."
+        return Standstill("constant_output", text, spread, CONSTANT, "spread of predictions ÷ targets", 0.95)
+    if _shows_skill(skill) or skill.score is None or _on_its_way(evidence):
+        return None
+    accuracy = "" if skill.accuracy is None else f" (accuracy {skill.accuracy:.2f}, majority class {skill.majority:.2f})"
+    if skill.loss is not None and skill.trivial_loss is not None and skill.trivial_loss > 0:
+        ratio = skill.loss / skill.trivial_loss
+        if ratio >= NO_BETTER:
+            kind = "worse_than_constant" if ratio > 1.5 else "no_better_than_constant"
+            text = f"After training the loss on the recorded batches is {skill.loss:.4g}; always predicting one value gives {skill.trivial_loss:.4g}{accuracy}."
+            return Standstill(kind, text, ratio, NO_BETTER, "loss ÷ loss of the best constant", 0.9)
+        return None
+    if skill.score <= 0.02:
+        text = f"After training the model explains {max(skill.score, 0.0):.0%} of what a constant prediction leaves unexplained{accuracy}."
+        return Standstill("no_better_than_constant", text, skill.score, 0.02, "share explained", 0.8)
+    return None
+
+
+def _on_its_way(evidence: Evidence) -> bool:
+    series = training_loss(evidence)
+    fall = late_fall(series) if series is not None else None
+    accuracy = training_accuracy(evidence)
+    rise = _rise(accuracy) if accuracy is not None else None
+    return (fall is not None and fall > MOVING) or (rise is not None and rise > MOVING)
+
+
+def _rise(series: Series) -> float | None:
+    values = [v for v in series.values if math.isfinite(v)]
+    if len(values) < MIN_EPOCHS:
+        return None
+    third = max(len(values) // 3, 1)
+    return median(values[-third:]) - median(values[:third])
+
+
+def _by_log(evidence: Evidence) -> Standstill | None:
+    series = training_loss(evidence)
+    if series is None or series.axis != "epoch" or not series.values or series.nonfinite:
+        return None
+    fall = late_fall(series)
+    if fall is None or _on_its_way(evidence):
+        return None
+    last = median(series.values[-3:])
+    constant = trivial_loss(evidence) or _guess_of_constant(evidence)
+    if constant is None or constant[0] <= 0:
+        return None
+    ratio = last / constant[0]
+    certain = trivial_loss(evidence) is not None
+    if ratio < NO_BETTER or (not certain and abs(ratio - 1) > 1 - NO_BETTER):
+        return None
+    kind = "worse_than_constant" if ratio > 1.5 else "no_better_than_constant"
+    text = f"The loss stands at {last:.4g} over its last epochs; always predicting one value gives {constant[0]:.4g} ({constant[1]})."
+    return Standstill(kind, text, ratio, NO_BETTER, "loss ÷ loss of the best constant", 0.85 if certain else 0.7)
+
+
+def _guess_of_constant(evidence: Evidence) -> tuple[float, str] | None:
+    """Without recorded targets: the loss of an even guess over the head's classes, accuracy at chance as a witness."""
+    spec = maybe_spec(evidence)
+    found, loss = head(spec), main_loss(spec)
+    if found is None or loss is None or found[0].units is None:
+        return None
+    classes = found[0].units if loss.name in CATEGORICAL else 2 if loss.name in BINARY else 0
+    if classes < 2:
+        return None
+    accuracy = training_accuracy(evidence)
+    if accuracy is not None and accuracy.values and median(accuracy.values[-3:]) > 1.5 / classes:
+        return None
+    return math.log(classes), f"an even guess over {classes} classes"

@@ -1,0 +1,72 @@
+"""CKD304: trainable weights that never moved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ckptdoctor.model import Cause, Census, Evidence, Finding, Severity, TensorInfo
+from ckptdoctor.rules.parts import maybe_spec, timeline_of, votes
+from ckptdoctor.rules.registry import Limits, rule
+from ckptdoctor.rules.standstill import standstill
+
+
+@rule(
+    code="CKD304",
+    name="unmoved-weights",
+    severity=Severity.INFO,
+    needs={"timeline"},
+    since="0.1.0",
+    doc="""
+    ## What it finds
+    Trainable kernels whose statistics are the same in all checkpoints although the optimizer took steps.
+    ## Why it matters
+    They receive no gradient: dead units before or after them, a branch that does not reach the loss, or gradients that vanish.
+    Layers frozen in the configuration are not counted.
+    ## How to confirm
+    Gradient norms per layer on one batch.
+    ## How to fix
+    Depends on the cause; see the other findings.
+    ## References
+    Exact equality of the census over checkpoints.
+    """,
+)
+def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
+    unmoved = [info for info in _unmoved(evidence) if len(info.shape) > 1 and not _frozen(evidence, info)]
+    if not unmoved:
+        return
+    stuck = standstill(evidence) is not None
+    first = unmoved[0]
+    yield Finding(
+        rule="CKD304",
+        severity=Severity.WARNING if stuck else Severity.INFO,
+        message=f"{len(unmoved)} trainable kernels never moved, first {first.label}.",
+        layer=first.layer,
+        variable=first.variable,
+        measured=float(len(unmoved)),
+        threshold=0.0,
+        unit="unmoved kernels",
+        votes=votes(
+            (Cause.ACTIVATION, 1.2 if stuck else 0.0, "no gradient reaches them: dead units"),
+            (Cause.VANISHING_GRADIENTS, 1.0 if stuck else 0.0, "no gradient reaches them"),
+        ),
+    )
+
+
+def _unmoved(evidence: Evidence) -> list[TensorInfo]:
+    timeline = timeline_of(evidence)
+    census = next((p.census for p in timeline.points if isinstance(p.census, Census)), None)
+    if census is None:
+        return []
+    known = {t.info.path: t.info for t in census.tensors}
+    return [known[path] for path in timeline.unmoved if path in known]
+
+
+def _frozen(evidence: Evidence, info: TensorInfo) -> bool:
+    spec = maybe_spec(evidence)
+    if info.trainable is False:
+        return True
+    if spec is None or info.layer is None:
+        return False
+    parts = info.layer.split("/")
+    above = [spec.layer("/".join(parts[: n + 1])) for n in range(len(parts))]
+    return any(layer is not None and not layer.trainable for layer in above)
