@@ -166,7 +166,7 @@ def model_spec(
 
 def info(path: str, size: int = 96_412) -> CheckpointInfo:
     return CheckpointInfo(
-        path, format, size, "3.15.1", "2026-02-11T09:14:03", Missing("Keras does not record it"), {}, {}
+        path, Format.KERAS_ZIP, size, "3.15.1", "2026-02-11T09:14:03", Missing("Keras does not record it"), {}, {}
     )
 
 
