@@ -31,7 +31,9 @@ def advise(cause: Cause, evidence: Evidence) -> Fix:
     watch = WATCH.get(cause, "")
     if tested is not None:
         verb = "makes the model learn" if tested.learns else "removes the failure"
-        return Fix(text=f"{_sentence(tested.change)} {verb} (tried by replay).", code=tested.code, tested=True, watch=watch)
+        return Fix(
+            text=f"{_sentence(tested.change)} {verb} (tried by replay).", code=tested.code, tested=True, watch=watch
+        )
     text, code = _derived(cause, evidence)
     return Fix(text=text, code=code, tested=False, watch=watch)
 
@@ -43,7 +45,9 @@ def _sentence(text: str) -> str:
 def _tested(cause: Cause, evidence: Evidence) -> Experiment | None:
     if not isinstance(evidence.replay, Replay):
         return None
-    worked = [e for e in evidence.replay.experiments if e.cause is cause and e.removes_failure is not False and healed(e)]
+    worked = [
+        e for e in evidence.replay.experiments if e.cause is cause and e.removes_failure is not False and healed(e)
+    ]
     return max(worked, key=lambda e: (e.learns is True, e.score if e.score is not None else -1.0), default=None)
 
 
@@ -106,7 +110,12 @@ def _normalise_code(evidence: Evidence) -> str:
     target = evidence.batches.targets[0] if isinstance(evidence.batches, Batches) and evidence.batches.targets else None
     loss = main_loss(maybe_spec(evidence))
     regression = loss is not None and loss.name.startswith(("mean_", "huber", "log_cosh"))
-    if regression and target is not None and target.std is not None and (target.std > 10 or abs(target.mean or 0.0) > 10):
+    if (
+        regression
+        and target is not None
+        and target.std is not None
+        and (target.std > 10 or abs(target.mean or 0.0) > 10)
+    ):
         lines.append("y_train = (y_train - y_train.mean(axis=0)) / y_train.std(axis=0)")
     return "\n".join(lines)
 
@@ -119,7 +128,12 @@ def _head_advice(spec: ModelSpec, evidence: Evidence) -> tuple[str, str] | None:
     target = evidence.batches.targets[0] if isinstance(evidence.batches, Batches) and evidence.batches.targets else None
     if target is None or target.min is None or target.max is None:
         return None
-    ids = target.integral and target.min >= 0 and len(target.classes) > 2 and (target.shape[-1] == 1 or len(target.shape) == 2)
+    ids = (
+        target.integral
+        and target.min >= 0
+        and len(target.classes) > 2
+        and (target.shape[-1] == 1 or len(target.shape) == 2)
+    )
     if ids and layer.units == 1 and activation in ("sigmoid", "softmax"):
         classes = int(target.max) + 1
         return (

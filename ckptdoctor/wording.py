@@ -65,7 +65,9 @@ def _deciding(causes: Sequence[RankedCause], evidence: Evidence) -> str:
     if isinstance(evidence.batches, Missing):
         return f"To decide, record {CAUSE_DOCS[Cause.DATA_NONFINITE].decide}: train with ckptdoctor.FlightRecorder('run/')."
     replay = evidence.replay
-    if isinstance(replay, Missing) or (isinstance(replay, Replay) and replay.status in (ReplayStatus.NOT_RUN, ReplayStatus.FAILED)):
+    if isinstance(replay, Missing) or (
+        isinstance(replay, Replay) and replay.status in (ReplayStatus.NOT_RUN, ReplayStatus.FAILED)
+    ):
         return f"To decide, replay the last batches: {replay.reason}"
     if causes:
         return f"To decide, look at {CAUSE_DOCS[causes[0].cause].decide}."
@@ -106,7 +108,9 @@ def _unreadable(evidence: Evidence) -> str:
         return evidence.census.reason
     info = evidence.census.info
     problem = info.problems[0].message if info.problems else "parts of it are missing"
-    return f"{os.path.basename(info.path)} is damaged ({problem}); {info.coverage:.0%} of its tensor bytes could be read."
+    return (
+        f"{os.path.basename(info.path)} is damaged ({problem}); {info.coverage:.0%} of its tensor bytes could be read."
+    )
 
 
 def _unreadable_step(evidence: Evidence) -> str:

@@ -128,7 +128,9 @@ def _by_skill(skill: Skill, evidence: Evidence) -> Standstill | None:
         return Standstill("constant_output", text, spread, CONSTANT, "spread of predictions ÷ targets", 0.95)
     if _shows_skill(skill) or skill.score is None or _on_its_way(evidence):
         return None
-    accuracy = "" if skill.accuracy is None else f" (accuracy {skill.accuracy:.2f}, majority class {skill.majority:.2f})"
+    accuracy = (
+        "" if skill.accuracy is None else f" (accuracy {skill.accuracy:.2f}, majority class {skill.majority:.2f})"
+    )
     if skill.loss is not None and skill.trivial_loss is not None and skill.trivial_loss > 0:
         ratio = skill.loss / skill.trivial_loss
         if ratio >= NO_BETTER:

@@ -4,8 +4,20 @@ from __future__ import annotations
 
 import math
 
-from ckptdoctor.model import ArrayStats, Batches, Census, Evidence, LayerSpec, LossSpec, ModelSpec, OptimizerState, Replay
-from ckptdoctor.model import ReplayStatus, Role, Timeline
+from ckptdoctor.model import (
+    ArrayStats,
+    Batches,
+    Census,
+    Evidence,
+    LayerSpec,
+    LossSpec,
+    ModelSpec,
+    OptimizerState,
+    Replay,
+    ReplayStatus,
+    Role,
+    Timeline,
+)
 from ckptdoctor.rules.parts import losses_of, maybe_spec, optimizer_spec_of
 
 REGRESSION = frozenset(
@@ -28,10 +40,14 @@ BOUNDED_BELOW_BY_ZERO = REGRESSION | {
     "squared_hinge",
     "categorical_hinge",
 }
-CATEGORICAL = frozenset({"categorical_crossentropy", "sparse_categorical_crossentropy", "categorical_focal_crossentropy"})
+CATEGORICAL = frozenset(
+    {"categorical_crossentropy", "sparse_categorical_crossentropy", "categorical_focal_crossentropy"}
+)
 BINARY = frozenset({"binary_crossentropy", "binary_focal_crossentropy"})
 RECURRENT = frozenset({"SimpleRNN", "LSTM", "GRU", "RNN", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"})
-NORMALISING = frozenset({"BatchNormalization", "LayerNormalization", "GroupNormalization", "RMSNormalization", "UnitNormalization"})
+NORMALISING = frozenset(
+    {"BatchNormalization", "LayerNormalization", "GroupNormalization", "RMSNormalization", "UnitNormalization"}
+)
 FLAT = frozenset({"tanh", "sigmoid", "hard_sigmoid", "hard_tanh", "softsign"})  # saturate on both sides
 HAS_KERNEL = frozenset(
     {
@@ -49,7 +65,9 @@ HAS_KERNEL = frozenset(
         "DepthwiseConv2D",
     }
 )
-PASS_THROUGH = frozenset({"Dropout", "Flatten", "Reshape", "GaussianNoise", "SpatialDropout1D", "SpatialDropout2D", "Permute", "Identity"})
+PASS_THROUGH = frozenset(
+    {"Dropout", "Flatten", "Reshape", "GaussianNoise", "SpatialDropout1D", "SpatialDropout2D", "Permute", "Identity"}
+)
 
 
 def nonfinite_weights(evidence: Evidence) -> bool:

@@ -42,5 +42,8 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         measured=1.0,
         threshold=2.0,
         unit="rows a batch",
-        votes=votes((Cause.ARCHITECTURE, 3.0, "normalisation over one element"), (Cause.LEARNING_RATE, -0.5, "the structure explains it")),
+        votes=votes(
+            (Cause.ARCHITECTURE, 3.0, "normalisation over one element"),
+            (Cause.LEARNING_RATE, -0.5, "the structure explains it"),
+        ),
     )

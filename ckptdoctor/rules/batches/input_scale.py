@@ -42,8 +42,14 @@ def feeds(spec: ModelSpec | None, classes: set[str] | frozenset[str]) -> bool:
     needs={"batches"},
     since="0.1.0",
     thresholds={
-        "rms": Threshold(8.0, unit="rms", source="initialisers assume inputs of about unit size; hand-chosen, DeepDiagnosis warns outside [-1, 1]"),
-        "disparity": Threshold(1e3, unit="largest ÷ median feature std", source="hand-chosen: curvature differs by the square"),
+        "rms": Threshold(
+            8.0,
+            unit="rms",
+            source="initialisers assume inputs of about unit size; hand-chosen, DeepDiagnosis warns outside [-1, 1]",
+        ),
+        "disparity": Threshold(
+            1e3, unit="largest ÷ median feature std", source="hand-chosen: curvature differs by the square"
+        ),
     },
     doc="""
     ## What it finds

@@ -51,5 +51,7 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
                 (Cause.LEARNING_RATE, -1.5, "the data explains the NaN"),
                 (Cause.EXPLODING_GRADIENTS, -1.5, "the data explains the NaN"),
             ),
-            data={} if masked else {"confirms": Cause.DATA_NONFINITE.value, "array": array.name, "rows": array.bad_rows[:64]},
+            data={}
+            if masked
+            else {"confirms": Cause.DATA_NONFINITE.value, "array": array.name, "rows": array.bad_rows[:64]},
         )

@@ -20,7 +20,9 @@ from ckptdoctor.rules.symptoms import REGRESSION, learning_rate, main_loss, opti
     needs={"batches"},
     since="0.1.0",
     thresholds={
-        "product": Threshold(2.0, unit="rate × curvature", source="gradient descent diverges above 2 (Nesterov 2004, section 1.2.3)"),
+        "product": Threshold(
+            2.0, unit="rate × curvature", source="gradient descent diverges above 2 (Nesterov 2004, section 1.2.3)"
+        ),
         "usual_rate": Threshold(0.05, unit="learning rate", source="five times Keras' default for SGD"),
         "usual_scale": Threshold(3.0, unit="feature rms", source="standardised features have 1"),
     },
@@ -65,8 +67,16 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         threshold=limits["product"],
         unit="rate × curvature",
         votes=votes(
-            (Cause.DATA_SCALE, 2.0 if odd_scale and not odd_rate else 1.0 if odd_scale else -0.3, f"features of size {scale:.3g}"),
-            (Cause.LEARNING_RATE, 2.0 if odd_rate and not odd_scale else 1.2, f"a rate of {rate:g} for inputs of that size"),
+            (
+                Cause.DATA_SCALE,
+                2.0 if odd_scale and not odd_rate else 1.0 if odd_scale else -0.3,
+                f"features of size {scale:.3g}",
+            ),
+            (
+                Cause.LEARNING_RATE,
+                2.0 if odd_rate and not odd_scale else 1.2,
+                f"a rate of {rate:g} for inputs of that size",
+            ),
             (Cause.EXPLODING_GRADIENTS, 0.6, "steps overshoot and grow"),
             (Cause.LOSS_FUNCTION, -1.0, "rate and data explain a divergence"),
         ),

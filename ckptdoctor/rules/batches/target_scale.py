@@ -18,7 +18,9 @@ from ckptdoctor.rules.symptoms import REGRESSION, main_loss
     severity=Severity.WARNING,
     needs={"batches", "spec"},
     since="0.1.0",
-    thresholds={"rms": Threshold(50.0, unit="rms", source="hand-chosen: squared error and its gradient grow with the square")},
+    thresholds={
+        "rms": Threshold(50.0, unit="rms", source="hand-chosen: squared error and its gradient grow with the square")
+    },
     doc="""
     ## What it finds
     Targets of a regression whose size is far from 1.

@@ -10,7 +10,14 @@ from ckptdoctor.rules.registry import Limits, Threshold, rule
 from ckptdoctor.rules.standstill import standstill
 from ckptdoctor.rules.symptoms import REGRESSION, head, main_loss, targets
 
-RANGES = {"relu": (0.0, None), "sigmoid": (0.0, 1.0), "softmax": (0.0, 1.0), "tanh": (-1.0, 1.0), "softplus": (0.0, None), "exponential": (0.0, None)}
+RANGES = {
+    "relu": (0.0, None),
+    "sigmoid": (0.0, 1.0),
+    "softmax": (0.0, 1.0),
+    "tanh": (-1.0, 1.0),
+    "softplus": (0.0, None),
+    "exponential": (0.0, None),
+}
 
 
 @rule(
@@ -19,7 +26,11 @@ RANGES = {"relu": (0.0, None), "sigmoid": (0.0, 1.0), "softmax": (0.0, 1.0), "ta
     severity=Severity.WARNING,
     needs={"batches", "spec"},
     since="0.1.0",
-    thresholds={"margin": Threshold(0.05, unit="of the targets' range", source="hand-chosen: rounding and rare outliers are no fault")},
+    thresholds={
+        "margin": Threshold(
+            0.05, unit="of the targets' range", source="hand-chosen: rounding and rare outliers are no fault"
+        )
+    },
     doc="""
     ## What it finds
     Targets outside the range of the output's activation, under a loss of distances.
@@ -71,4 +82,8 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
 
 
 def _share_outside(mean: float | None, bound: float | None) -> str:
-    return ", not even their mean" if mean is not None and bound is not None and (mean < bound <= 0 or mean > bound > 0) else ""
+    return (
+        ", not even their mean"
+        if mean is not None and bound is not None and (mean < bound <= 0 or mean > bound > 0)
+        else ""
+    )

@@ -63,7 +63,11 @@ def _judge(loss: LossSpec, array: ArrayStats) -> tuple[str, Severity, tuple[Vote
         return (
             f"{span}, but {loss.name} is only defined from 0 to 1{'; they look like class ids' if ids else ''}.",
             Severity.ERROR,
-            votes((Cause.LOSS_FUNCTION, 5.0, reason), (Cause.LABELS, 4.5 if ids else 5.2, reason), (Cause.ACTIVATION, 0.5, reason)),
+            votes(
+                (Cause.LOSS_FUNCTION, 5.0, reason),
+                (Cause.LABELS, 4.5 if ids else 5.2, reason),
+                (Cause.ACTIVATION, 0.5, reason),
+            ),
         )
     if loss.name == "categorical_crossentropy" and outside:
         reason = "rows are no distributions over classes"

@@ -45,5 +45,8 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         measured=array.max if array.max >= size else array.min,
         threshold=float(size - 1),
         unit="token id",
-        votes=votes((Cause.ARCHITECTURE, 3.5, "the embedding is too small for the ids"), (Cause.DATA_NONFINITE, 2.0, "ids the model does not have")),
+        votes=votes(
+            (Cause.ARCHITECTURE, 3.5, "the embedding is too small for the ids"),
+            (Cause.DATA_NONFINITE, 2.0, "ids the model does not have"),
+        ),
     )

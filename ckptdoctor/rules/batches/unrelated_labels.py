@@ -17,8 +17,12 @@ from ckptdoctor.rules.standstill import standstill
     needs={"batches"},
     since="0.1.0",
     thresholds={
-        "deviations": Threshold(2.5, unit="standard deviations above chance", source="one in 160 by chance for a normal distribution"),
-        "score": Threshold(0.03, unit="share of the targets explained", source="hand-chosen: less than that helps nobody"),
+        "deviations": Threshold(
+            2.5, unit="standard deviations above chance", source="one in 160 by chance for a normal distribution"
+        ),
+        "score": Threshold(
+            0.03, unit="share of the targets explained", source="hand-chosen: less than that helps nobody"
+        ),
         "rows": Threshold(96.0, unit="rows", source="measured: with fewer the permutation spread covers ordinary data"),
     },
     doc="""

@@ -34,7 +34,12 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     spec = maybe_spec(evidence)
     for t in census_of(evidence).of_role(Role.WEIGHT):
         layer = spec.layer(t.info.layer) if spec is not None and t.info.layer else None
-        if layer is None or "bias" not in t.info.variable or t.rms is None or layer.name in (spec.outputs if spec else ()):
+        if (
+            layer is None
+            or "bias" not in t.info.variable
+            or t.rms is None
+            or layer.name in (spec.outputs if spec else ())
+        ):
             continue
         if (layer.activation in FLAT or layer.class_name in RECURRENT) and t.rms > limits["bias"]:
             yield Finding(
@@ -46,5 +51,8 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
                 measured=t.rms,
                 threshold=limits["bias"],
                 unit="|bias|",
-                votes=votes((Cause.ACTIVATION, 0.8, "flat units pass no gradient"), (Cause.LEARNING_RATE, 0.3, "large steps drive biases far out")),
+                votes=votes(
+                    (Cause.ACTIVATION, 0.8, "flat units pass no gradient"),
+                    (Cause.LEARNING_RATE, 0.3, "large steps drive biases far out"),
+                ),
             )

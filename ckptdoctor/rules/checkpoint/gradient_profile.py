@@ -17,10 +17,14 @@ from ckptdoctor.rules.symptoms import went_nonfinite
     needs={"optimizer"},
     since="0.1.0",
     thresholds={
-        "vanishing": Threshold(1e-3, unit="first ÷ last kernel", source="AUTOTRAINER: first/last gradient norm below 1e-3"),
+        "vanishing": Threshold(
+            1e-3, unit="first ÷ last kernel", source="AUTOTRAINER: first/last gradient norm below 1e-3"
+        ),
         "first": Threshold(1e-4, unit="gradient rms", source="AUTOTRAINER: and the first below 1e-4"),
         "exploding": Threshold(1e2, unit="first ÷ last kernel", source="hand-chosen; AUTOTRAINER takes a ratio of 70"),
-        "exploding_floor": Threshold(1.0, unit="gradient rms", source="hand-chosen: a large ratio of tiny gradients harms nobody"),
+        "exploding_floor": Threshold(
+            1.0, unit="gradient rms", source="hand-chosen: a large ratio of tiny gradients harms nobody"
+        ),
     },
     doc="""
     ## What it finds
@@ -56,7 +60,11 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
             threshold=limits["vanishing"],
             unit="first ÷ last kernel",
             votes=votes(
-                (Cause.VANISHING_GRADIENTS, 2.5, "the first kernel receives under a thousandth of the last one's gradient"),
+                (
+                    Cause.VANISHING_GRADIENTS,
+                    2.5,
+                    "the first kernel receives under a thousandth of the last one's gradient",
+                ),
                 (Cause.EXPLODING_GRADIENTS, -1.5, "gradients shrink, they do not grow"),
             ),
         )
@@ -73,5 +81,7 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
             measured=state.profile_ratio,
             threshold=limits["exploding"],
             unit="first ÷ last kernel",
-            votes=votes((Cause.EXPLODING_GRADIENTS, 2.0 if went_nonfinite(evidence) else 1.0, "gradients grow along the depth")),
+            votes=votes(
+                (Cause.EXPLODING_GRADIENTS, 2.0 if went_nonfinite(evidence) else 1.0, "gradients grow along the depth")
+            ),
         )

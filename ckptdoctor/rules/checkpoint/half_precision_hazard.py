@@ -17,7 +17,11 @@ from ckptdoctor.rules.symptoms import went_nonfinite
     needs={"spec"},
     since="0.1.0",
     thresholds={
-        "epsilon": Threshold(1e-5, unit="epsilon", source="squares of gradients below 2.4e-4 are 0 in float16; keras#11832 heals with 1e-4"),
+        "epsilon": Threshold(
+            1e-5,
+            unit="epsilon",
+            source="squares of gradients below 2.4e-4 are 0 in float16; keras#11832 heals with 1e-4",
+        ),
     },
     doc="""
     ## What it finds
@@ -46,18 +50,31 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     if weights_half:
         tiny = optimizer is not None and optimizer.epsilon is not None and optimizer.epsilon < limits["epsilon"]
         text = f"Weights are kept in float16{f' with epsilon {optimizer.epsilon:g}' if tiny and optimizer else ''}."
-        yield _finding(text, half_layers, votes((Cause.MIXED_PRECISION, (3.5 if tiny else 2.0) if failing else 0.5, "float16 weights and slots")))
+        yield _finding(
+            text,
+            half_layers,
+            votes((Cause.MIXED_PRECISION, (3.5 if tiny else 2.0) if failing else 0.5, "float16 weights and slots")),
+        )
     elif not scaled:
         text = f"{len(half_layers)} layers compute in float16 but the optimizer does not scale the loss."
-        yield _finding(text, half_layers, votes((Cause.MIXED_PRECISION, 2.5 if failing else 0.8, "float16 without loss scaling")))
+        yield _finding(
+            text, half_layers, votes((Cause.MIXED_PRECISION, 2.5 if failing else 0.8, "float16 without loss scaling"))
+        )
     elif failing:
         text = f"{len(half_layers)} layers compute in float16 (with loss scaling)."
-        yield _finding(text, half_layers, votes((Cause.MIXED_PRECISION, 1.0, "float16 computation overflows at 65,504")))
+        yield _finding(
+            text, half_layers, votes((Cause.MIXED_PRECISION, 1.0, "float16 computation overflows at 65,504"))
+        )
 
 
 def _finding(text: str, layers: list[str], cast: tuple[Vote, ...]) -> Finding:
     return Finding(
-        rule="CKD114", severity=Severity.WARNING, message=text, layer=layers[0] if layers else None, measured="float16", votes=cast
+        rule="CKD114",
+        severity=Severity.WARNING,
+        message=text,
+        layer=layers[0] if layers else None,
+        measured="float16",
+        votes=cast,
     )
 
 
@@ -69,5 +86,3 @@ def _float16_weights(evidence: Evidence) -> bool:
 
 def _has_scale(evidence: Evidence) -> bool:
     return isinstance(evidence.census, Census) and "loss_scale" in evidence.census.scalars
-
-

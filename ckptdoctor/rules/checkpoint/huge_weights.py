@@ -16,7 +16,11 @@ from ckptdoctor.rules.registry import Limits, Threshold, rule
     needs={"census"},
     since="0.1.0",
     thresholds={
-        "rms": Threshold(1e3, unit="rms", source="hand-chosen: initialisers give at most about 1; TheDeepChecker calls mean |w| 1e8 diverged"),
+        "rms": Threshold(
+            1e3,
+            unit="rms",
+            source="hand-chosen: initialisers give at most about 1; TheDeepChecker calls mean |w| 1e8 diverged",
+        ),
         "error": Threshold(1e8, unit="rms", source="TheDeepChecker: mean |w| above 1e8 is diverging"),
     },
     doc="""

@@ -16,7 +16,9 @@ from ckptdoctor.rules.registry import Limits, Threshold, rule
     needs={"census"},
     since="0.1.0",
     thresholds={
-        "steps": Threshold(1.0, unit="optimizer steps", source="a zero-initialised head is legitimate before the first step"),
+        "steps": Threshold(
+            1.0, unit="optimizer steps", source="a zero-initialised head is legitimate before the first step"
+        ),
     },
     doc="""
     ## What it finds

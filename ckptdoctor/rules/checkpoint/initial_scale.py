@@ -29,8 +29,12 @@ def initial_census(evidence: Evidence) -> Census | None:
     needs={"census"},
     since="0.1.0",
     thresholds={
-        "large": Threshold(4.0, unit="std ÷ He std", source="hand-chosen; each layer multiplies the signal by about this factor"),
-        "small": Threshold(0.08, unit="std ÷ He std", source="hand-chosen; each layer divides the signal by about this factor"),
+        "large": Threshold(
+            4.0, unit="std ÷ He std", source="hand-chosen; each layer multiplies the signal by about this factor"
+        ),
+        "small": Threshold(
+            0.08, unit="std ÷ He std", source="hand-chosen; each layer divides the signal by about this factor"
+        ),
     },
     doc="""
     ## What it finds
@@ -53,7 +57,12 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     odd: list[tuple[str, str, float]] = []
     kernels = 0
     for t in census.of_role(Role.WEIGHT):
-        if len(t.info.shape) < 2 or t.std is None or "embedding" in t.info.variable or not _judged(evidence, t.info.layer):
+        if (
+            len(t.info.shape) < 2
+            or t.std is None
+            or "embedding" in t.info.variable
+            or not _judged(evidence, t.info.layer)
+        ):
             continue
         kernels += 1
         ratio = t.std / (2.0 / max(fans(t.info.shape)[0], 1)) ** 0.5
@@ -76,8 +85,16 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         threshold=limits["large"] if ratio > 1 else limits["small"],
         unit="std ÷ √(2 / fan-in)",
         votes=votes(
-            (Cause.INITIALIZATION, (3.0 if constant else 2.0) if most else 1.0, "the state at step 0 is already unusual"),
-            (Cause.VANISHING_GRADIENTS, 1.0 if not constant and ratio < 1 else 0.0, "small initial kernels shrink signal and gradient"),
+            (
+                Cause.INITIALIZATION,
+                (3.0 if constant else 2.0) if most else 1.0,
+                "the state at step 0 is already unusual",
+            ),
+            (
+                Cause.VANISHING_GRADIENTS,
+                1.0 if not constant and ratio < 1 else 0.0,
+                "small initial kernels shrink signal and gradient",
+            ),
             (Cause.EXPLODING_GRADIENTS, 1.0 if ratio > 1 else 0.0, "large initial kernels grow signal and gradient"),
         ),
     )

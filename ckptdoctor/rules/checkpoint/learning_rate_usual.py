@@ -36,7 +36,7 @@ from ckptdoctor.rules.symptoms import learning_rate, optimizer_class, went_nonfi
 )
 def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     rate, optimizer = learning_rate(evidence), optimizer_class(evidence)
-    if rate is None or not 0 < rate or not went_nonfinite(evidence):
+    if rate is None or not rate > 0 or not went_nonfinite(evidence):
         return
     adaptive = optimizer in ADAPTIVE
     limit = limits["adaptive" if adaptive else "sgd"]

@@ -50,6 +50,7 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         threshold=limits["layers"],
         unit="hidden layers",
         votes=votes(
-            (Cause.ACTIVATION, 1.8, "no hidden layer is non-linear"), (Cause.ARCHITECTURE, 1.5, "no hidden layer is non-linear")
+            (Cause.ACTIVATION, 1.8, "no hidden layer is non-linear"),
+            (Cause.ARCHITECTURE, 1.5, "no hidden layer is non-linear"),
         ),
     )

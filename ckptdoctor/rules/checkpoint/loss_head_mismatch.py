@@ -62,7 +62,12 @@ def _judge(loss: str, from_logits: bool, activation: str, units: int) -> tuple[s
         return "a cross-entropy over classes needs one unit a class", 3.0, Cause.LOSS_FUNCTION
     if loss in CATEGORICAL and not from_logits and activation == "sigmoid":
         return "sigmoid units do not form a distribution over classes", 1.5, Cause.ACTIVATION
-    if loss in CATEGORICAL | BINARY and not from_logits and not squashed and activation not in ("hard_sigmoid", "log_softmax", "sparsemax"):
+    if (
+        loss in CATEGORICAL | BINARY
+        and not from_logits
+        and not squashed
+        and activation not in ("hard_sigmoid", "log_softmax", "sparsemax")
+    ):
         return "its output is no probability", 2.5, Cause.ACTIVATION
     if loss in BINARY and activation == "softmax" and units > 1:
         return "softmax with a loss per unit", 0.5, Cause.LOSS_FUNCTION

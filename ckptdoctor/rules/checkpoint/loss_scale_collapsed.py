@@ -16,8 +16,14 @@ from ckptdoctor.rules.registry import Limits, Threshold, rule
     needs={"optimizer"},
     since="0.1.0",
     thresholds={
-        "scale": Threshold(1.0, unit="loss scale", source="Keras starts at 32,768 and halves on every overflow; below 1 it no longer helps"),
-        "skipped": Threshold(0.5, unit="share of steps", source="hand-chosen: a healthy run skips the first few and then one in 2,000"),
+        "scale": Threshold(
+            1.0,
+            unit="loss scale",
+            source="Keras starts at 32,768 and halves on every overflow; below 1 it no longer helps",
+        ),
+        "skipped": Threshold(
+            0.5, unit="share of steps", source="hand-chosen: a healthy run skips the first few and then one in 2,000"
+        ),
         "steps": Threshold(20.0, unit="steps", source="hand-chosen: halving from 32,768 to below 1 takes 15 steps"),
     },
     doc="""

@@ -39,7 +39,9 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     layers = list(dict.fromkeys(t.info.layer or t.info.path for t in bad))
     first = _first(evidence, bad)
     total = sum(t.nonfinite for t in bad)
-    shown = ", ".join(layers[:MOST_LISTED]) + (f" and {len(layers) - MOST_LISTED} more" if len(layers) > MOST_LISTED else "")
+    shown = ", ".join(layers[:MOST_LISTED]) + (
+        f" and {len(layers) - MOST_LISTED} more" if len(layers) > MOST_LISTED else ""
+    )
     entries = "entry is" if total == 1 else "entries are"
     yield Finding(
         rule="CKD101",

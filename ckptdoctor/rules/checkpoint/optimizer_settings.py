@@ -16,11 +16,19 @@ from ckptdoctor.rules.registry import Limits, Threshold, rule
     needs={"spec"},
     since="0.1.0",
     thresholds={
-        "momentum": Threshold(0.99, unit="momentum", source="momentum m multiplies the effective rate by 1/(1-m): 100 at 0.99"),
-        "epsilon_low": Threshold(1e-12, unit="epsilon", source="squares below it are lost in float32 and the division fails"),
-        "epsilon_high": Threshold(1e-1, unit="epsilon", source="hand-chosen: larger than usual √v̂, the adaptivity is gone"),
+        "momentum": Threshold(
+            0.99, unit="momentum", source="momentum m multiplies the effective rate by 1/(1-m): 100 at 0.99"
+        ),
+        "epsilon_low": Threshold(
+            1e-12, unit="epsilon", source="squares below it are lost in float32 and the division fails"
+        ),
+        "epsilon_high": Threshold(
+            1e-1, unit="epsilon", source="hand-chosen: larger than usual √v̂, the adaptivity is gone"
+        ),
         "beta_1": Threshold(0.99, unit="beta_1", source="hand-chosen: usual 0.9"),
-        "weight_decay": Threshold(0.5, unit="weight decay", source="hand-chosen: times a rate of 0.001 weights halve in 1,400 steps"),
+        "weight_decay": Threshold(
+            0.5, unit="weight decay", source="hand-chosen: times a rate of 0.001 weights halve in 1,400 steps"
+        ),
     },
     doc="""
     ## What it finds
@@ -55,11 +63,23 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
 
 def _odd(optimizer: OptimizerSpec, limits: Limits) -> Iterator[tuple[str, float, float, float, str]]:
     if optimizer.momentum is not None and optimizer.momentum >= limits["momentum"]:
-        yield "momentum", optimizer.momentum, limits["momentum"], 2.5, "it multiplies the effective learning rate by 1/(1-momentum)"
+        yield (
+            "momentum",
+            optimizer.momentum,
+            limits["momentum"],
+            2.5,
+            "it multiplies the effective learning rate by 1/(1-momentum)",
+        )
     if optimizer.epsilon is not None and optimizer.epsilon < limits["epsilon_low"]:
         yield "epsilon", optimizer.epsilon, limits["epsilon_low"], 3.0, "weights without gradient divide 0 by 0"
     if optimizer.epsilon is not None and optimizer.epsilon > limits["epsilon_high"]:
-        yield "epsilon", optimizer.epsilon, limits["epsilon_high"], 2.5, "it outweighs the second moment, steps become tiny"
+        yield (
+            "epsilon",
+            optimizer.epsilon,
+            limits["epsilon_high"],
+            2.5,
+            "it outweighs the second moment, steps become tiny",
+        )
     beta = optimizer.config.get("beta_1")
     if isinstance(beta, float) and beta > limits["beta_1"]:
         yield "beta_1", beta, limits["beta_1"], 1.5, "the mean gradient forgets too slowly"

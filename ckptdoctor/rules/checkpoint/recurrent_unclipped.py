@@ -44,5 +44,7 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         layer=layers[0].name,
         measured="no clipping",
         threshold="global_clipnorm",
-        votes=votes((Cause.EXPLODING_GRADIENTS, 1.5 if plain else 0.8, "back-propagation through time without a bound")),
+        votes=votes(
+            (Cause.EXPLODING_GRADIENTS, 1.5 if plain else 0.8, "back-propagation through time without a bound")
+        ),
     )

@@ -17,7 +17,9 @@ from ckptdoctor.rules.symptoms import HAS_KERNEL, NORMALISING, hidden_activation
     needs={"spec"},
     since="0.1.0",
     thresholds={
-        "sigmoid": Threshold(2.0, unit="hidden layers", source="the sigmoid's slope is at most 1/4: two cost a factor of 16 or more"),
+        "sigmoid": Threshold(
+            2.0, unit="hidden layers", source="the sigmoid's slope is at most 1/4: two cost a factor of 16 or more"
+        ),
         "tanh": Threshold(6.0, unit="hidden layers", source="hand-chosen: tanh keeps its slope of 1 near zero"),
     },
     doc="""

@@ -51,6 +51,10 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         votes=votes(
             (Cause.EXPLODING_GRADIENTS, 2.0, "squared gradients overflowed before any weight did"),
             (Cause.OPTIMIZER, 1.0, "the optimizer's state failed first"),
-            (Cause.MIXED_PRECISION, 1.5 if any("float16" in t.info.dtype for t in bad) else 0.0, "slots are kept in half precision"),
+            (
+                Cause.MIXED_PRECISION,
+                1.5 if any("float16" in t.info.dtype for t in bad) else 0.0,
+                "slots are kept in half precision",
+            ),
         ),
     )

@@ -41,7 +41,11 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
             layer=pattern.layer,
             variable=pattern.variable,
             votes=votes(
-                (Cause.ARCHITECTURE, 4.0, "only the normalisation statistics failed: a batch of one element per channel"),
+                (
+                    Cause.ARCHITECTURE,
+                    4.0,
+                    "only the normalisation statistics failed: a batch of one element per channel",
+                ),
                 (Cause.LEARNING_RATE, -2.0, "no gradient step touches moving statistics"),
                 (Cause.EXPLODING_GRADIENTS, -2.0, "no gradient step touches moving statistics"),
             ),

@@ -48,7 +48,11 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
             measured=float(len(exponential)),
             unit="exponential activations",
             votes=votes(
-                (Cause.ACTIVATION, (2.0 if len(exponential) == 1 else 4.0) if failing else 1.0, "exp overflows above 88.7 in float32"),
+                (
+                    Cause.ACTIVATION,
+                    (2.0 if len(exponential) == 1 else 4.0) if failing else 1.0,
+                    "exp overflows above 88.7 in float32",
+                ),
                 (Cause.LEARNING_RATE, -0.5, "no learning rate tames a stack of exponentials"),
             ),
         )
@@ -60,7 +64,11 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
             layer=recurrent[0].name,
             measured=recurrent[0].activation,
             votes=votes(
-                (Cause.EXPLODING_GRADIENTS, 1.8 if failing else 0.5, "an unbounded recurrence grows with every time step"),
+                (
+                    Cause.EXPLODING_GRADIENTS,
+                    1.8 if failing else 0.5,
+                    "an unbounded recurrence grows with every time step",
+                ),
                 (Cause.ACTIVATION, 1.5 if failing else 0.5, "an unbounded recurrence grows with every time step"),
             ),
         )

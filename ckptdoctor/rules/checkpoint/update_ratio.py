@@ -17,7 +17,11 @@ from ckptdoctor.rules.symptoms import went_nonfinite
     needs={"optimizer"},
     since="0.1.0",
     thresholds={
-        "high": Threshold(0.5, unit="update ÷ weight", source="DeepDiagnosis calls 0.1 high, SageMaker Debugger 10; hand-chosen between"),
+        "high": Threshold(
+            0.5,
+            unit="update ÷ weight",
+            source="DeepDiagnosis calls 0.1 high, SageMaker Debugger 10; hand-chosen between",
+        ),
         "share": Threshold(0.5, unit="share of kernels", source="hand-chosen: most of the model, not one odd layer"),
     },
     doc="""
@@ -51,5 +55,7 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         measured=worst.update_ratio,
         threshold=limits["high"],
         unit="update ÷ weight",
-        votes=votes((Cause.LEARNING_RATE, 2.0 if went_nonfinite(evidence) else 1.2, "steps are as large as the weights")),
+        votes=votes(
+            (Cause.LEARNING_RATE, 2.0 if went_nonfinite(evidence) else 1.2, "steps are as large as the weights")
+        ),
     )

@@ -17,8 +17,12 @@ from ckptdoctor.rules.standstill import MOVING, NO_BETTER, standstill
     needs=set(),
     since="0.1.0",
     thresholds={
-        "no_better": Threshold(NO_BETTER, unit="loss ÷ loss of the best constant", source="hand-chosen: 3 % is within an epoch's noise"),
-        "moving": Threshold(MOVING, unit="relative fall over the last half", source="hand-chosen; TheDeepChecker asks 5 % a window"),
+        "no_better": Threshold(
+            NO_BETTER, unit="loss ÷ loss of the best constant", source="hand-chosen: 3 % is within an epoch's noise"
+        ),
+        "moving": Threshold(
+            MOVING, unit="relative fall over the last half", source="hand-chosen; TheDeepChecker asks 5 % a window"
+        ),
     },
     doc="""
     ## What it finds
@@ -50,7 +54,11 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         confidence=found.sure,
         votes=votes(
             (Cause.VANISHING_GRADIENTS, 0.4, "the run is finite but stands still"),
-            (Cause.ACTIVATION, 0.6 if constant else 0.2, "one output for every input" if constant else "the run stands still"),
+            (
+                Cause.ACTIVATION,
+                0.6 if constant else 0.2,
+                "one output for every input" if constant else "the run stands still",
+            ),
             (Cause.EXPLODING_GRADIENTS, -2.5, "nothing overflowed"),
             (Cause.DATA_NONFINITE, -2.5, "nothing is non-finite"),
             (Cause.MIXED_PRECISION, -0.5, "nothing overflowed"),

@@ -17,7 +17,9 @@ from ckptdoctor.rules.symptoms import went_nonfinite
     needs={"timeline"},
     since="0.1.0",
     thresholds={
-        "factor": Threshold(10.0, unit="last ÷ first rms", source="hand-chosen: trained kernels usually stay within a factor of three"),
+        "factor": Threshold(
+            10.0, unit="last ÷ first rms", source="hand-chosen: trained kernels usually stay within a factor of three"
+        ),
         "r2": Threshold(0.9, unit="R² of the exponential fit", source="hand-chosen"),
         "size": Threshold(3.0, unit="rms", source="hand-chosen: growth from tiny values is learning"),
     },
@@ -58,4 +60,9 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
 
 
 def _grows(g: Growth, limits: Limits) -> bool:
-    return g.doubling > 0 and g.r2 >= limits["r2"] and g.last > limits["factor"] * max(g.first, 1e-30) and g.last > limits["size"]
+    return (
+        g.doubling > 0
+        and g.r2 >= limits["r2"]
+        and g.last > limits["factor"] * max(g.first, 1e-30)
+        and g.last > limits["size"]
+    )

@@ -35,7 +35,9 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         return
     bad = timeline.points[timeline.first_bad]
     good = timeline.points[timeline.last_healthy] if timeline.last_healthy is not None else None
-    before = f"; {_name(good)} before it is healthy" if good is not None else "; no healthy checkpoint was kept before it"
+    before = (
+        f"; {_name(good)} before it is healthy" if good is not None else "; no healthy checkpoint was kept before it"
+    )
     yield Finding(
         rule="CKD301",
         severity=Severity.ERROR,

@@ -1,0 +1,87 @@
+"""CKD503: the pattern of experiments on a run that does not learn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ckptdoctor.model import Cause, Evidence, Finding, ReplayStatus, Severity
+from ckptdoctor.rules.parts import replay_of, votes
+from ckptdoctor.rules.registry import Limits, rule
+from ckptdoctor.rules.replay.outcomes import Outcome, Pattern, outcome
+from ckptdoctor.rules.standstill import standstill
+
+WEIGHTS: dict[str, tuple[Cause, float]] = {
+    "lr*": (Cause.LEARNING_RATE, 2.2),
+    "lr/": (Cause.LEARNING_RATE, 2.0),
+    "standardise_inputs": (Cause.DATA_SCALE, 2.5),
+    "output_activation": (Cause.ACTIVATION, 2.8),
+    "stable_loss": (Cause.LOSS_FUNCTION, 2.2),
+    "safe_activation": (Cause.ACTIVATION, 1.6),
+    "reinitialise": (Cause.INITIALIZATION, 2.2),
+    "shift_labels": (Cause.LABELS, 3.0),
+    "optimizer_": (Cause.OPTIMIZER, 0.8),
+    "add_normalisation": (Cause.ARCHITECTURE, 0.8),
+    "float32": (Cause.MIXED_PRECISION, 3.0),
+    "epsilon": (Cause.OPTIMIZER, 1.5),
+    "loss_scaling": (Cause.MIXED_PRECISION, 1.5),
+}
+
+
+@rule(
+    code="CKD503",
+    name="experiments-on-standstill",
+    severity=Severity.INFO,
+    needs={"replay"},
+    since="0.1.0",
+    doc="""
+    ## What it finds
+    For a finite run that does not learn: which single change makes it learn on the recorded batches.
+    ## Why it matters
+    Finite is not healed. A dead, saturated or vanishing run is told apart by the change that revives it: scaled inputs, another
+    activation, other initial weights, another rate. If nothing does, inputs may not predict the targets at all.
+    ## How to confirm
+    Repeat the experiment with the code line in the report.
+    ## How to fix
+    Take the change that brings an unusual setting back to the usual.
+    ## References
+    Measured on re-created public failures.
+    """,
+)
+def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
+    replay = replay_of(evidence)
+    if replay.status is ReplayStatus.REPRODUCED or not replay.experiments or standstill(evidence) is None:
+        return
+    pattern = Pattern(replay)
+    healing = [e for e in replay.experiments if outcome(e) is Outcome.HEALS and e.learns]
+    share = 1.0 if len(healing) <= 2 else 0.7  # several changes heal: each proves less
+    cast: dict[Cause, tuple[float, str]] = {}
+    for prefix, (cause, weight) in WEIGHTS.items():
+        best = pattern.healing(prefix)
+        if best is not None and best.learns:
+            voted = best.cause if prefix in ("output_activation", "safe_activation", "stable_loss") else cause
+            if weight * share > cast.get(voted, (0.0, ""))[0]:
+                cast[voted] = (weight * share, f"{best.change} makes it learn")
+        elif pattern.best(prefix) is Outcome.FINITE and cause not in cast:
+            cast[cause] = (-0.8, "the change that would remove it does not make it learn")
+    if pattern.heals("safe_activation") or pattern.heals("reinitialise"):
+        cast[Cause.VANISHING_GRADIENTS] = (
+            1.2 * share,
+            "a hidden activation or initial scale that lets gradients through makes it learn",
+        )
+    if not healing and len(replay.experiments) >= 3:
+        cast[Cause.LABELS] = (max(1.2, cast.get(Cause.LABELS, (0.0, ""))[0]), "nothing that was tried makes it learn")
+    proved = max(cast.items(), key=lambda item: item[1][0], default=None)
+    text = (
+        f"What makes it learn: {'; '.join(e.change for e in healing[:4])}."
+        if healing
+        else "None of the changes tried makes it learn."
+    )
+    yield Finding(
+        rule="CKD503",
+        severity=Severity.INFO,
+        message=text,
+        layer=next((e.layer for e in healing if e.layer), None),
+        measured=f"{len(healing)} of {len(replay.experiments)} experiments heal",
+        votes=votes(*[(cause, weight, why) for cause, (weight, why) in cast.items()]),
+        data={"confirms": proved[0].value} if proved is not None and proved[1][0] >= 1.5 and len(healing) <= 2 else {},
+    )
