@@ -52,7 +52,7 @@ def read_exactly(span: Span, start: int, into: NDArray[np.uint8], path: str) -> 
 
 
 def span_blocks(
-    span: Span, start: int, stop: int, buffer: NDArray[np.uint8], path: str, step: int = BLOCK
+    span: Span, start: int, stop: int, buffer: NDArray[np.uint8], path: str, *, step: int = BLOCK
 ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """Blocks of the span's bytes [start, stop) as (position, bytes); the bytes are overwritten by the next block.
 
@@ -100,5 +100,5 @@ def all_blocks(
         TensorReadError: it cannot be read to its end.
     """
     if stored.span is not None:
-        return span_blocks(stored.span, 0, nbytes, buffer, stored.info.path, step)
+        return span_blocks(stored.span, 0, nbytes, buffer, stored.info.path, step=step)
     return chunk_blocks(stored, nbytes, buffer, step)

@@ -52,8 +52,8 @@ class AxisCounter:
                 rows = (bad.size - start) // last
                 take = rows * last
                 block = bad[start : start + take].reshape(rows, last)
-                self._columns(0, block.any(axis=0), ~block.all(axis=0))
-                self._rows(row, block.any(axis=1), ~block.all(axis=1))
+                self._columns(0, np.logical_or.reduce(block, axis=0), ~np.logical_and.reduce(block, axis=0))
+                self._rows(row, np.logical_or.reduce(block, axis=1), ~np.logical_and.reduce(block, axis=1))
             start += take
             self._position += take
 

@@ -232,10 +232,10 @@ def nonfinite_mask(raw: Bytes, how: Layout) -> NDArray[np.bool_]:
     block = raw.view(how.storage)
     if how.kind in ("half", "bfloat"):
         bits = block.view(how.storage.str[0] + "u2").astype(np.uint16)
-        return (bits & 0x7FFF) >= (0x7C00 if how.kind == "half" else 0x7F80)
+        return np.asarray((bits & 0x7FFF) >= (0x7C00 if how.kind == "half" else 0x7F80), np.bool_)
     if how.kind == "int":
         return np.zeros(block.size, np.bool_)
-    return ~np.isfinite(block)
+    return np.asarray(~np.isfinite(block), np.bool_)
 
 
 def magnitude(block: Array) -> NDArray[np.float64]:

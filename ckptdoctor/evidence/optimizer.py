@@ -1,0 +1,317 @@
+"""What the optimizer remembers: learning rate in force, gradient scales, the last update, loss scaling.
+
+Moment-based optimizers keep a running mean of squared gradients per weight. Its root, corrected for the start from zero,
+is the gradient's scale, readable from a checkpoint that is still finite. Update formulas are those of `keras.optimizers`
+(Keras 3); with Adam: `lr · √(1-β₂ᵗ) / (1-β₁ᵗ) · m / (√v + ε)`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ckptdoctor.checkpoints.contract import Checkpoint
+from ckptdoctor.evidence.graph import Order
+from ckptdoctor.evidence.schedules import learning_rate_at
+from ckptdoctor.evidence.serialized import number
+from ckptdoctor.evidence.updates import Moments, UpdateMeter
+from ckptdoctor.model import (
+    Census,
+    CompileSpec,
+    GradientScale,
+    Missing,
+    ModelSpec,
+    OptimizerSpec,
+    OptimizerState,
+    Role,
+    TensorStats,
+)
+
+_SECOND = {
+    "Adam": "velocity",
+    "AdamW": "velocity",
+    "Nadam": "velocity",
+    "Lamb": "velocity",
+    "ScheduleFreeAdamW": "velocity",
+    "RMSprop": "velocity",
+    "Adagrad": "accumulator",
+    "Adadelta": "accumulated_grad",
+    "Adamax": "norm",
+}
+"""The slot that remembers squared (Adamax: largest absolute) gradients."""
+
+_ALIASES = {
+    "m": "momentum",
+    "v": "velocity",
+    "rms": "velocity",
+    "mg": "average",
+    "vhat": "velocity_hat",
+    "momentums": "momentum",
+    "velocities": "velocity",
+    "u": "norm",
+    "norms": "norm",
+    "accumulators": "accumulator",
+    "accumulated_grads": "accumulated_grad",
+    "accum_grad": "accumulated_grad",
+    "accum_var": "accumulated_delta_var",
+    "accumulated_delta_vars": "accumulated_delta_var",
+}
+"""Slot names of other writers (TF checkpoints, Keras 2)."""
+
+_NOT_ITS_OWN = ("average", "gradient_accumulator", "model_average")
+"""Slots that are not moments: EMA of the weights, accumulated gradients."""
+
+
+def optimizer_state(
+    census: Census, spec: ModelSpec | Missing, checkpoint: Checkpoint | None = None
+) -> OptimizerState | Missing:
+    """Interpret the optimizer's part of a checkpoint.
+
+    Args:
+        census: of the checkpoint.
+        spec: for the optimizer's class, constants and schedule, and the order of the layers.
+        checkpoint: the same one, open: the last update is then computed entry by entry (large slots sampled); without it
+            from the slots' rms, which `notes` says.
+
+    Returns:
+        Missing where the checkpoint has neither optimizer state nor an optimizer's configuration.
+    """
+    model = spec if isinstance(spec, ModelSpec) else None
+    configured = _configured(model)
+    slots = census.of_role(Role.SLOT)
+    if configured is None and not slots and not census.scalars:
+        return Missing("the checkpoint holds no optimizer state and no optimizer configuration")
+    class_name = configured.class_name if configured is not None else _guess(slots)
+    steps = _steps(census)
+    rate, source = _learning_rate(census, configured, steps)
+    constants = _Constants(class_name, configured, steps, rate if isinstance(rate, float) else None)
+    notes: list[str] = []
+    if configured is None and class_name is not None:
+        notes.append(f"no configuration names the optimizer; its slots look like those of {class_name}")
+    gradients = _gradients(census, Order(census, model), constants, checkpoint, notes)
+    scale = census.scalars.get("loss_scale")
+    outer, inner = census.iterations, census.scalars.get("inner_iterations")
+    own = [t for t in slots if _slot(t) not in _NOT_ITS_OWN]
+    return OptimizerState(
+        class_name=class_name,
+        iterations=census.iterations,
+        learning_rate=rate,
+        learning_rate_source=source,
+        gradients=gradients,
+        profile_ratio=_profile(gradients),
+        loss_scale=scale,
+        skipped_updates=None if inner is None or outer is None or inner != inner else max(outer - int(inner), 0),
+        untouched_slots=bool(own) and bool(census.iterations) and all(_is_untouched(t) for t in own),
+        notes=tuple(notes),
+    )
+
+
+def _configured(model: ModelSpec | None) -> OptimizerSpec | None:
+    if model is None or not isinstance(model.compile, CompileSpec):
+        return None
+    return model.compile.optimizer if isinstance(model.compile.optimizer, OptimizerSpec) else None
+
+
+def _slot(t: TensorStats) -> str:
+    name = t.info.slot or ""
+    return _ALIASES.get(name, name)
+
+
+def _guess(slots: tuple[TensorStats, ...]) -> str | None:
+    """The class by the names of its slots, where no configuration was saved and only one fits well enough."""
+    names = {_slot(t) for t in slots} - set(_NOT_ITS_OWN)
+    known = {
+        frozenset({"momentum", "velocity"}): "Adam",
+        frozenset({"momentum", "norm"}): "Adamax",
+        frozenset({"velocity"}): "RMSprop",
+        frozenset({"momentum"}): "SGD",
+        frozenset({"accumulator"}): "Adagrad",
+        frozenset({"accumulated_grad", "accumulated_delta_var"}): "Adadelta",
+    }
+    return known.get(frozenset(names))
+
+
+def _steps(census: Census) -> int | None:
+    """Updates that were really applied: with loss scaling the inner optimizer's count."""
+    inner = census.scalars.get("inner_iterations")
+    if inner is not None and 0 <= inner < 2**62:
+        return int(inner)
+    return census.iterations
+
+
+def _learning_rate(census: Census, configured: OptimizerSpec | None, steps: int | None) -> tuple[float | Missing, str]:
+    """The rate in force and where it comes from."""
+    if "learning_rate" in census.scalars:
+        return float(census.scalars["learning_rate"]), "stored in the checkpoint"
+    if configured is None:
+        return Missing("the checkpoint holds no learning rate and no optimizer configuration"), "unknown"
+    if configured.schedule is not None:
+        name = str(configured.schedule.get("class_name"))[:80]
+        if steps is None or steps < 0:
+            return Missing(f"{name} sets it, but the checkpoint holds no iteration count"), f"schedule {name}"
+        value = learning_rate_at(configured.schedule, steps)
+        if value is None:
+            return Missing(f"{name} sets it, which is not a schedule that can be evaluated here"), f"schedule {name}"
+        return value, f"schedule {name} at step {steps}"
+    rate = configured.learning_rate
+    if isinstance(rate, Missing):
+        return rate, "unknown"
+    decay = number(configured.config.get("decay"))
+    if decay and steps is not None and 1.0 + decay * steps > 0:  # optimizers of Keras 2 before 2.11
+        return rate / (1.0 + decay * steps), f"configured, with decay {decay:g} at step {steps}"
+    return rate, "configured"
+
+
+@dataclass(frozen=True, slots=True)
+class _Constants:
+    """An optimizer's constants, Keras' defaults where nothing is configured."""
+
+    class_name: str | None
+    spec: OptimizerSpec | None
+    steps: int | None
+    rate: float | None
+
+    def get(self, key: str, default: float) -> float:
+        found = number(self.spec.config.get(key)) if self.spec is not None else None
+        return default if found is None else found
+
+    @property
+    def second(self) -> str | None:
+        return _SECOND.get(self.class_name or "")
+
+    def correction(self, key: str, default: float) -> float:
+        """1 - βᵗ, the share of a running mean that is not its start from zero; 1 where t is unknown."""
+        beta = self.get(key, default)
+        if self.steps is None or self.steps <= 0 or not 0 <= beta < 1:
+            return 1.0
+        return float(-math.expm1(self.steps * math.log(beta))) if beta else 1.0
+
+
+def _gradients(
+    census: Census,
+    order: Order,
+    constants: _Constants,
+    checkpoint: Checkpoint | None,
+    notes: list[str],
+) -> tuple[GradientScale, ...]:
+    slots: dict[str, dict[str, TensorStats]] = {}
+    loose = 0
+    for t in census.of_role(Role.SLOT):
+        if t.info.slot_of is None:
+            loose += 1
+        else:
+            slots.setdefault(t.info.slot_of, {})[_slot(t)] = t
+    if loose:
+        notes.append(f"{loose} optimizer slots could not be assigned to a weight")
+    meter = UpdateMeter(checkpoint) if checkpoint is not None and constants.class_name in _ELEMENTWISE else None
+    found: list[tuple[tuple[int, int], GradientScale]] = []
+    for weight in census.of_role(Role.WEIGHT):
+        mine = slots.get(weight.info.path)
+        if mine:
+            found.append((order.rank(weight.info.layer), _scale(weight, mine, constants, meter)))
+    found.sort(key=lambda pair: pair[0])
+    told = [scale for _, scale in found if scale.update_ratio is not None]
+    if told and meter is None and constants.class_name in (*_ELEMENTWISE, "RMSprop", "Adagrad", "Adadelta"):
+        notes.append("update ratios are estimated from the rms of the slots, not computed entry by entry")
+    elif told and constants.class_name in ("RMSprop", "Adagrad", "Adadelta"):
+        notes.append(
+            f"{constants.class_name} does not keep the last gradient: update ratios assume one of the usual size"
+        )
+    if meter is not None and meter.sampled:
+        notes.append("update ratios of large weights come from evenly spaced samples")
+    if constants.class_name == "Nadam" and told:
+        notes.append("Nadam's look-ahead is left out of the update ratios")
+    return tuple(scale for _, scale in found)
+
+
+_ELEMENTWISE = ("Adam", "AdamW", "Nadam", "Adamax")
+"""Optimizers whose last update follows entry by entry from two slots."""
+
+
+def _scale(
+    weight: TensorStats, slots: Mapping[str, TensorStats], constants: _Constants, meter: UpdateMeter | None
+) -> GradientScale:
+    first = slots.get("momentum")
+    size = _update_rms(weight, slots, constants, meter)
+    comparable = size is not None and weight.rms is not None and weight.rms > 0 and math.isfinite(size)
+    return GradientScale(
+        path=weight.info.path,
+        layer=weight.info.layer,
+        variable=weight.info.variable,
+        gradient_rms=_gradient_rms(slots, constants),
+        momentum_rms=first.rms if first is not None else None,
+        update_ratio=size / weight.rms if comparable and size is not None and weight.rms else None,
+        weight_rms=weight.rms,
+    )
+
+
+def _gradient_rms(slots: Mapping[str, TensorStats], constants: _Constants) -> float | None:
+    second = slots.get(constants.second or "")
+    if second is None or second.mean is None or constants.steps == 0:
+        return None
+    mean = max(second.mean, 0.0)
+    if constants.class_name == "Adamax":
+        return second.rms
+    if constants.class_name == "Adagrad":
+        start = constants.get("initial_accumulator_value", 0.1)
+        return math.sqrt(max(mean - start, 0.0) / constants.steps) if constants.steps else None
+    if constants.class_name in ("RMSprop", "Adadelta"):
+        return math.sqrt(mean / constants.correction("rho", 0.9 if constants.class_name == "RMSprop" else 0.95))
+    return math.sqrt(mean / constants.correction("beta_2", 0.999))
+
+
+def _update_rms(
+    weight: TensorStats, slots: Mapping[str, TensorStats], constants: _Constants, meter: UpdateMeter | None
+) -> float | None:
+    """Root mean square of the last update of a weight, None where the optimizer does not tell."""
+    rate, name = constants.rate, constants.class_name
+    if rate is None or not math.isfinite(rate) or constants.steps == 0:
+        return None
+    first, second = slots.get("momentum"), slots.get(constants.second or "")
+    if name == "SGD":  # the momentum slot is the update itself (without Nesterov's look-ahead)
+        return first.rms if first is not None else None
+    if name in ("Lion", "Lamb"):  # sign, and trust ratio: as large as the rate by construction
+        return abs(rate) if name == "Lion" else abs(rate) * (weight.rms or 0.0)
+    if name == "RMSprop" and first is not None:
+        return first.rms
+    if second is None or second.mean is None or second.mean < 0:
+        return None
+    epsilon = constants.get("epsilon", 1e-7)
+    if name == "RMSprop":
+        return abs(rate) * math.sqrt(second.mean / (second.mean + epsilon)) if second.mean else 0.0
+    if name == "Adagrad":
+        gradient = _gradient_rms(slots, constants)
+        return None if gradient is None else abs(rate) * gradient / math.sqrt(second.mean + epsilon)
+    if name == "Adadelta":
+        delta = slots.get("accumulated_delta_var")
+        return abs(rate) * math.sqrt(max(delta.mean, 0.0)) if delta is not None and delta.mean is not None else None
+    if name not in _ELEMENTWISE or first is None or first.rms is None:
+        return None
+    moments = Moments(
+        rate=abs(rate) / constants.correction("beta_1", 0.9),
+        root=name != "Adamax",
+        second_factor=1.0 if name == "Adamax" else math.sqrt(constants.correction("beta_2", 0.999)),
+        epsilon=epsilon,
+    )
+    measured = meter.update_rms(first.info.path, second.info.path, moments) if meter is not None else None
+    return moments.estimate(first.rms, second.mean) if measured is None else measured
+
+
+def _profile(gradients: tuple[GradientScale, ...]) -> float | None:
+    """Gradient scale of the first kernel over that of the last one."""
+    kernels = [
+        g.gradient_rms
+        for g in gradients
+        if g.gradient_rms is not None and "kernel" in g.variable and "recurrent" not in g.variable
+    ]
+    if len(kernels) < 2 or not kernels[-1]:
+        return None
+    return kernels[0] / kernels[-1]
+
+
+def _is_untouched(t: TensorStats) -> bool:
+    """All zero, or Adagrad's accumulator still at one starting value."""
+    if t.error is not None or t.nonfinite:
+        return False
+    return t.zeros >= t.info.size or (_slot(t) == "accumulator" and t.min == t.max)
