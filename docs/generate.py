@@ -1,0 +1,105 @@
+"""Write the pages that are made from the code: rules, commands, causes. `--check` only compares.
+
+    python docs/generate.py [--check]
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+HERE = Path(__file__).parent
+FAMILIES = {
+    "1": "Checkpoints",
+    "2": "Training logs",
+    "3": "Checkpoints over time",
+    "4": "Recorded batches",
+    "5": "Replay",
+    "6": "All of it together",
+    "7": "The file itself",
+}
+
+
+def pages() -> Iterator[tuple[Path, str]]:
+    """Every generated page as (path, text)."""
+    yield HERE / "rules.md", rules_page()
+    yield HERE / "causes.md", causes_page()
+    yield HERE / "commands.md", commands_page()
+
+
+def rules_page() -> str:
+    from ckptdoctor.rules.registry import all_rules
+
+    lines = ["# Rules", "", "Made from the rules themselves; `ckptdoctor explain CODE` prints the same.", ""]
+    family = ""
+    for rule in all_rules():
+        if rule.code[3] != family:
+            family = rule.code[3]
+            lines += [f"## {FAMILIES[family]}", ""]
+        needs = ", ".join(sorted(rule.needs)) or "nothing in particular"
+        lines += [
+            f"### {rule.code} {rule.name}",
+            "",
+            f"Severity {rule.severity.name.lower()}, needs {needs}, since {rule.since}.",
+            "",
+        ]
+        for line in rule.doc.splitlines():
+            lines.append(f"**{line[3:]}**\n" if line.startswith("## ") else line)
+        lines.append("")
+        if rule.thresholds:
+            lines += ["| threshold | value | unit | source |", "|---|---|---|---|"]
+            lines += [f"| `{n}` | {t.value:g} | {t.unit} | {t.source} |" for n, t in rule.thresholds.items()]
+            lines.append("")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def causes_page() -> str:
+    from ckptdoctor.causes import CAUSE_DOCS
+
+    lines = ["# Causes", "", "Made from `ckptdoctor/causes.py`; `ckptdoctor explain CAUSE` prints the same.", ""]
+    for cause, doc in CAUSE_DOCS.items():
+        lines += [
+            f"## {cause.value}",
+            "",
+            f"**{doc.title}** (group: {cause.group.value}). {doc.plain}",
+            "",
+            f"*How to tell:* {doc.how_to_tell}",
+            "",
+            f"*How to fix:* {doc.how_to_fix}",
+            "",
+        ]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def commands_page() -> str:
+    import click
+
+    from ckptdoctor.cli import cli
+
+    lines = ["# Commands", "", "Made from the commands' own help.", ""]
+    context = click.Context(cli, info_name="ckptdoctor", terminal_width=100, max_content_width=100)
+    for name in cli.list_commands(context):
+        command = cli.get_command(context, name)
+        if command is None or command.hidden:
+            continue
+        with click.Context(command, info_name=name, parent=context, terminal_width=100, max_content_width=100) as sub:
+            lines += [f"## {name}", "", "```text", command.get_help(sub), "```", ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def main(arguments: list[str]) -> int:
+    stale = []
+    for path, text in pages():
+        if "--check" in arguments:
+            if not path.exists() or path.read_text(encoding="utf-8") != text:
+                stale.append(path.name)
+        else:
+            path.write_text(text, encoding="utf-8")
+    if stale:
+        print(f"not current: {', '.join(stale)}; run `python docs/generate.py`", file=sys.stderr)
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
