@@ -75,7 +75,9 @@ class StoredTensor:
         from ckptdoctor.checkpoints.dtypes import storage_dtype
 
         if self.info.nbytes > limit:
-            raise TensorReadError(f"{self.info.path} has {self.info.nbytes:,} bytes, more than the {limit:,} allowed here")
+            raise TensorReadError(
+                f"{self.info.path} has {self.info.nbytes:,} bytes, more than the {limit:,} allowed here"
+            )
         raw = b"".join(bytes(chunk) for chunk in self.chunks())
         return np.frombuffer(raw, dtype=storage_dtype(self.info.dtype)).reshape(self.info.shape)
 

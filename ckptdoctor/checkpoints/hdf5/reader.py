@@ -1,0 +1,505 @@
+"""Walks an HDF5 file from its superblock: iteratively, bounded, each object on its own so that damage stays local."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+from ckptdoctor.checkpoints.hdf5.messages import (
+    Layout,
+    attribute,
+    dataspace,
+    datatype,
+    defined,
+    layout,
+    tensor_bytes,
+    unsigned,
+)
+from ckptdoctor.checkpoints.hdf5.tree import (
+    Cut,
+    Damaged,
+    H5Dataset,
+    H5Error,
+    H5Group,
+    H5Tree,
+    Hostile,
+    Unsupported,
+    find_signature,
+)
+from ckptdoctor.checkpoints.limits import DEFAULT_LIMITS, ReadLimits
+from ckptdoctor.checkpoints.sources import Window
+from ckptdoctor.model import Problem, ProblemKind
+
+MAX_PROBLEMS = 100  # a file with more is described well enough by these
+MAX_NAME = 4096  # bytes in the name of one link
+
+# message types
+_DATASPACE, _LINK_INFO, _DATATYPE, _LINK, _EXTERNAL, _LAYOUT = 0x1, 0x2, 0x3, 0x6, 0x7, 0x8
+_FILTERS, _ATTRIBUTE, _CONTINUATION, _SYMBOL_TABLE, _ATTRIBUTE_INFO = 0xB, 0xC, 0x10, 0x11, 0x15
+_SHARED = 2  # flag: the body stands elsewhere
+
+Message = tuple[int, int, bytes, int]  # type, flags, body, where the body stands
+
+
+def read_tree(window: Window, limits: ReadLimits = DEFAULT_LIMITS) -> H5Tree:
+    """Everything that can be located in an HDF5 file.
+
+    Damage inside is reported in `problems`; what is not damaged is still returned.
+
+    Raises:
+        Unsupported: parts of the format that only the library knows.
+        Damaged: not even the superblock can be read.
+        Hostile: beyond a limit as a whole.
+    """
+    return _Reader(window, limits).read()
+
+
+TOP_LEVELS = 4  # deep enough to meet a group named `vars` in any Keras file
+TOP_OBJECTS = 40
+
+
+def read_top(window: Window, limits: ReadLimits = DEFAULT_LIMITS) -> H5Tree:
+    """The first few groups of an HDF5 file, to tell what it is. Raises as `read_tree`."""
+    return _Reader(window, limits, sample=True).read()
+
+
+class _Reader:
+    def __init__(self, window: Window, limits: ReadLimits, *, sample: bool = False) -> None:
+        self.window, self.limits, self.sample = window, limits, sample
+        self.tree = H5Tree(actual_bytes=window.size)
+        self.base, self.offsets, self.lengths = 0, 8, 8
+        self._heaps: dict[int, dict[int, tuple[int, int]]] = {}
+        self._objects = 0
+
+    # --- bytes ---------------------------------------------------------------------------------
+
+    def bytes_at(self, address: int, length: int) -> bytes:
+        """Bytes at an address counted from the base; all of them or Cut."""
+        data = self.window.read(self.base + address, length)
+        if len(data) != length:
+            raise Cut(f"bytes {address:,} to {address + length:,} lie beyond the end of the file")
+        return data
+
+    # --- superblock ----------------------------------------------------------------------------
+
+    def read(self) -> H5Tree:
+        start = find_signature(self.window)
+        if start is None:
+            raise Damaged("there is no HDF5 signature")
+        root = self._superblock(start)
+        self._walk(root)
+        self.tree.datasets.sort(key=lambda d: d.address)
+        return self.tree
+
+    def _superblock(self, start: int) -> int:
+        head = self.window.read(start + 8, 100)
+        version = unsigned(head, 0, 1)
+        if version in (0, 1):
+            self.offsets, self.lengths = unsigned(head, 5, 1), unsigned(head, 6, 1)
+            at = 16 if version == 0 else 20
+        elif version in (2, 3):
+            self.offsets, self.lengths = unsigned(head, 1, 1), unsigned(head, 2, 1)
+            at = 4
+        else:
+            raise Unsupported(f"HDF5 superblock version {version}")
+        if self.offsets not in (2, 4, 8) or self.lengths not in (2, 4, 8):
+            raise Damaged(f"the HDF5 superblock gives addresses {self.offsets} and lengths {self.lengths} bytes")
+        width = self.offsets
+        self.base = unsigned(head, at, width)
+        if self.base not in (0, start):
+            self.base = start
+        end_of_file = unsigned(head, at + 2 * width, width)
+        self.tree.declared_bytes = end_of_file
+        if version < 2:
+            return unsigned(head, at + 4 * width + width, width)
+        return unsigned(head, at + 3 * width, width)
+
+    # --- object headers ------------------------------------------------------------------------
+
+    def messages(self, address: int) -> list[Message]:
+        """The messages of the object header at an address."""
+        head = self.bytes_at(address, 16)
+        if head[:4] == b"OHDR":
+            return self._messages_v2(address, head)
+        if head[0] != 1:
+            raise Damaged(f"no object header at address {address:,}")
+        count = int.from_bytes(head[2:4], "little")
+        blocks = [(address + 16, int.from_bytes(head[8:12], "little"))]
+        if count > self.limits.hdf5_messages:
+            raise Hostile(f"an object header with {count:,} messages")
+        found: list[Message] = []
+        seen: set[int] = set()
+        total = 0
+        while blocks:
+            start, size = blocks.pop(0)
+            total += size
+            if total > self.limits.hdf5_header_bytes:
+                raise Hostile("an object header larger than allowed")
+            if start in seen:
+                raise Damaged("an object header that continues in itself")
+            seen.add(start)
+            data = self.bytes_at(start, size)
+            at = 0
+            while at + 8 <= size and len(found) < count:
+                kind, length, flags = _MESSAGE_V1.unpack_from(data, at)
+                at += 8
+                body = data[at : at + length]
+                if len(body) != length:
+                    raise Damaged("a header message that is longer than its block")
+                if kind == _CONTINUATION:
+                    blocks.append(self._continuation(body))
+                found.append((kind, flags, body, start + at))
+                at += length
+        return found
+
+    def _messages_v2(self, address: int, head: bytes) -> list[Message]:
+        if head[4] != 2:
+            raise Unsupported(f"object header version {head[4]}")
+        flags = head[5]
+        at = 6 + (16 if flags & 0x20 else 0) + (4 if flags & 0x10 else 0)
+        width = 1 << (flags & 3)
+        size = unsigned(self.bytes_at(address + at, width), 0, width)
+        blocks = [(address + at + width, size)]
+        ordered = 2 if flags & 4 else 0
+        found: list[Message] = []
+        seen: set[int] = set()
+        total = 0
+        while blocks:
+            start, size = blocks.pop(0)
+            total += size
+            if total > self.limits.hdf5_header_bytes:
+                raise Hostile("an object header larger than allowed")
+            if start in seen:
+                raise Damaged("an object header that continues in itself")
+            seen.add(start)
+            data = self.bytes_at(start, size)
+            at = 0
+            while at + 4 + ordered <= size:
+                kind, length, message_flags = _MESSAGE_V2.unpack_from(data, at)
+                at += 4 + ordered
+                body = data[at : at + length]
+                if len(body) != length:
+                    break  # the gap at a block's end may be shorter than a message
+                if kind == _CONTINUATION:
+                    where, extent = self._continuation(body)
+                    if self.bytes_at(where, 4) != b"OCHK":
+                        raise Damaged("an object header continues where nothing continues it")
+                    blocks.append((where + 4, max(0, extent - 8)))
+                found.append((kind, message_flags, body, start + at))
+                if len(found) > self.limits.hdf5_messages:
+                    raise Hostile("an object header with too many messages")
+                at += length
+        return found
+
+    def _continuation(self, body: bytes) -> tuple[int, int]:
+        return unsigned(body, 0, self.offsets), unsigned(body, self.offsets, self.lengths)
+
+    # --- the tree ------------------------------------------------------------------------------
+
+    def _walk(self, root: int) -> None:
+        stack: list[tuple[str, int, int]] = [("", root, 0)]
+        seen: dict[int, str] = {}
+        while stack:
+            path, address, depth = stack.pop()
+            if address in seen:
+                self._problem(
+                    ProblemKind.HOSTILE,
+                    f"{path or '/'} is a second name of {seen[address] or '/'} and was not followed",
+                    path,
+                )
+                continue
+            seen[address] = path
+            self._objects += 1
+            if self.sample and (self._objects > TOP_OBJECTS or depth > TOP_LEVELS):
+                continue
+            if self._objects > self.limits.hdf5_objects:
+                raise Hostile(f"more than {self.limits.hdf5_objects:,} objects in one file")
+            try:
+                children = self._object(path, address)
+            except Unsupported:
+                raise
+            except H5Error as error:
+                if path == "":
+                    raise
+                self._lose(path, error)
+                continue
+            if children and depth >= self.limits.hdf5_depth:
+                self._problem(
+                    ProblemKind.HOSTILE, f"groups are nested deeper than {self.limits.hdf5_depth}: not followed", path
+                )
+                self.tree.complete = False
+                continue
+            prefix = f"{path}/" if path else ""
+            stack.extend((prefix + name, child, depth + 1) for name, child in reversed(children))
+
+    def _lose(self, path: str, error: H5Error) -> None:
+        self.tree.complete = False
+        self.tree.lost.append(path)
+        kind = ProblemKind.HOSTILE if isinstance(error, Hostile) else ProblemKind.DAMAGED
+        self._problem(kind, f"{path} cannot be read: {error}", path)
+
+    def _problem(self, kind: ProblemKind, message: str, where: str) -> None:
+        if len(self.tree.problems) < MAX_PROBLEMS:
+            self.tree.problems.append(Problem(kind, message, where))
+
+    def _object(self, path: str, address: int) -> list[tuple[str, int]]:
+        """Record one object; the links of a group."""
+        messages = self.messages(address)
+        attributes = self._attributes(path, messages)
+        by_type = {kind: (flags, body, where) for kind, flags, body, where in messages}
+        if _DATASPACE in by_type and (_LAYOUT in by_type or _EXTERNAL in by_type):
+            self.tree.datasets.append(self._dataset(path, address, by_type, attributes))
+            return []
+        self.tree.groups[path] = H5Group(path, address, attributes)
+        try:
+            if _SYMBOL_TABLE in by_type:
+                return self._symbol_table(path, by_type[_SYMBOL_TABLE][1])
+            if _LINK_INFO in by_type or _LINK in by_type:
+                return self._link_messages(path, messages, by_type.get(_LINK_INFO))
+        except Unsupported:
+            raise
+        except H5Error as error:
+            self.tree.complete = False
+            self._problem(ProblemKind.DAMAGED, f"the members of {path or '/'} cannot be listed: {error}", path)
+        return []
+
+    def _attributes(self, path: str, messages: list[Message]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for kind, flags, body, _ in messages:
+            if kind == _ATTRIBUTE:
+                if flags & _SHARED:
+                    raise Unsupported("a shared attribute")
+                try:
+                    name, value = attribute(body, self.offsets, self.lengths, self.limits, self._heap_string)
+                except Unsupported:
+                    raise
+                except H5Error as error:
+                    bad = ProblemKind.HOSTILE if isinstance(error, Hostile) else ProblemKind.DAMAGED
+                    self._problem(bad, f"an attribute of {path or '/'} cannot be read: {error}", path)
+                    continue
+                found[name] = value
+            elif kind == _ATTRIBUTE_INFO:
+                at = 2 + (2 if unsigned(body, 1, 1) & 1 else 0)
+                if defined(unsigned(body, at, self.offsets), self.offsets) is not None:
+                    raise Unsupported("attributes in a fractal heap")
+        return found
+
+    # --- groups --------------------------------------------------------------------------------
+
+    def _symbol_table(self, path: str, body: bytes) -> list[tuple[str, int]]:
+        tree, heap = unsigned(body, 0, self.offsets), unsigned(body, self.offsets, self.offsets)
+        names = self._local_heap(heap)
+        found: list[tuple[str, int]] = []
+        nodes, seen = [tree], set[int]()
+        while nodes:
+            node = nodes.pop()
+            if node in seen:
+                raise Damaged("a group's index that refers to itself")
+            seen.add(node)
+            if len(seen) > self.limits.hdf5_objects:
+                raise Hostile("a group's index with too many nodes")
+            try:
+                self._symbol_node(path, node, names, nodes, found)
+            except Unsupported:
+                raise
+            except H5Error as error:
+                self.tree.complete = False
+                self._problem(ProblemKind.DAMAGED, f"some members of {path or '/'} cannot be listed: {error}", path)
+            if len(found) > self.limits.hdf5_objects:
+                raise Hostile("a group with too many members")
+        return found
+
+    def _symbol_node(self, path: str, node: int, names: bytes, nodes: list[int], found: list[tuple[str, int]]) -> None:
+        head = self.bytes_at(node, 8)
+        if head[:4] == b"TREE":
+            if head[4] != 0:
+                raise Damaged("a group's index of the wrong kind")
+            used = int.from_bytes(head[6:8], "little")
+            width = self.lengths + self.offsets
+            data = self.bytes_at(node + 8 + 2 * self.offsets, used * width)
+            nodes.extend(unsigned(data, i * width + self.lengths, self.offsets) for i in range(used - 1, -1, -1))
+            return
+        if head[:4] != b"SNOD":
+            raise Damaged("a group's index is overwritten")
+        used = int.from_bytes(head[6:8], "little")
+        width = 2 * self.offsets + 24
+        data = self.bytes_at(node + 8, used * width)
+        for i in range(used):
+            at = i * width
+            name = self._heap_name(names, unsigned(data, at, self.offsets))
+            if unsigned(data, at + 2 * self.offsets, 4) == 2:  # cache type 2: a symbolic link
+                self._refuse_link(path, name, "symbolic")
+            elif name:
+                found.append((name, unsigned(data, at + self.offsets, self.offsets)))
+
+    def _local_heap(self, address: int) -> bytes:
+        head = self.bytes_at(address, 8 + 2 * self.lengths + self.offsets)
+        if head[:4] != b"HEAP":
+            raise Damaged("a group's names are overwritten")
+        size = unsigned(head, 8, self.lengths)
+        if size > self.limits.hdf5_attribute_bytes:
+            raise Hostile(f"a group with {size:,} bytes of names")
+        return self.bytes_at(unsigned(head, 8 + 2 * self.lengths, self.offsets), size)
+
+    def _heap_name(self, names: bytes, offset: int) -> str:
+        end = names.find(b"\0", offset, offset + MAX_NAME)
+        if end < 0 or offset > len(names):
+            raise Damaged("a member without a name")
+        return _checked_name(names[offset:end])
+
+    def _link_messages(
+        self, path: str, messages: list[Message], info: tuple[int, bytes, int] | None
+    ) -> list[tuple[str, int]]:
+        if info is not None:
+            body = info[1]
+            at = 2 + (8 if unsigned(body, 1, 1) & 1 else 0)
+            if defined(unsigned(body, at, self.offsets), self.offsets) is not None:
+                raise Unsupported("links in a fractal heap")
+        found: list[tuple[str, int]] = []
+        for kind, _, body, _ in messages:
+            if kind == _LINK:
+                link = self._link(path, body)
+                if link is not None:
+                    found.append(link)
+        return found
+
+    def _link(self, path: str, body: bytes) -> tuple[str, int] | None:
+        if unsigned(body, 0, 1) != 1:
+            raise Unsupported("a link message of another version")
+        flags = unsigned(body, 1, 1)
+        at = 2
+        kind = 0
+        if flags & 8:
+            kind = unsigned(body, at, 1)
+            at += 1
+        at += (8 if flags & 4 else 0) + (1 if flags & 16 else 0)
+        width = 1 << (flags & 3)
+        length = unsigned(body, at, width)
+        at += width
+        if length > MAX_NAME:
+            raise Hostile("a link with a name of more than 4 KiB")
+        name = _checked_name(body[at : at + length])
+        if kind != 0:
+            self._refuse_link(path, name, {1: "symbolic", 64: "external"}.get(kind, "user-defined"))
+            return None
+        return name, unsigned(body, at + length, self.offsets)
+
+    def _refuse_link(self, path: str, name: str, kind: str) -> None:
+        where = f"{path}/{name}" if path else name
+        self._problem(
+            ProblemKind.HOSTILE, f"{where} is a {kind} link: Keras writes none, and it was not followed", where
+        )
+
+    # --- datasets ------------------------------------------------------------------------------
+
+    def _dataset(
+        self, path: str, address: int, by_type: dict[int, tuple[int, bytes, int]], attributes: dict[str, Any]
+    ) -> H5Dataset:
+        if _DATATYPE not in by_type:
+            raise Damaged("a dataset without a datatype")
+        for kind in (_DATASPACE, _DATATYPE):
+            if by_type[kind][0] & _SHARED:
+                raise Unsupported("a shared datatype")
+        shape = dataspace(by_type[_DATASPACE][1], self.lengths, self.limits)
+        stored = datatype(by_type[_DATATYPE][1])
+        if shape is None:
+            shape = (0,)
+        nbytes = tensor_bytes(shape, stored.size)
+        name, numeric = _entry_name(stored.kind, stored.name, stored.size, attributes)
+        if _EXTERNAL in by_type:
+            return self._refused(
+                path, address, shape, name, nbytes, "keeps its values in another file (external storage)"
+            )
+        try:
+            place = layout(by_type[_LAYOUT][1], by_type[_LAYOUT][2], self.offsets, self.lengths)
+        except Hostile as error:
+            return self._refused(path, address, shape, name, nbytes, f"is {error}")
+        offset, problem = self._locate(path, place, nbytes)
+        storage = place.storage if place.storage == "chunked" or place.address is not None else "unwritten"
+        return H5Dataset(path, address, shape, name, numeric, nbytes, offset, storage, attributes, problem)
+
+    def _refused(self, path: str, address: int, shape: tuple[int, ...], dtype: str, nbytes: int, why: str) -> H5Dataset:
+        sentence = f"{path} {why}: Keras never writes this, and it was not read"
+        self._problem(ProblemKind.HOSTILE, sentence, path)
+        return H5Dataset(path, address, shape, dtype, True, nbytes, None, "refused", {}, sentence)
+
+    def _locate(self, path: str, place: Layout, nbytes: int) -> tuple[int | None, str | None]:
+        """Offset of the bytes from the start of the window, and what is wrong with them."""
+        if place.storage == "chunked":
+            return None, None
+        if nbytes == 0:
+            return 0, None
+        if place.address is None:
+            problem = f"{path} declares {nbytes:,} bytes but none were ever written"
+        elif place.size is not None and place.size != nbytes:
+            problem = f"{path} declares {nbytes:,} bytes by its shape and dtype but stores {place.size:,}"
+        elif self.base + place.address + nbytes > self.window.size:
+            missing = self.base + place.address + nbytes - self.window.size
+            problem = (
+                f"{path} lies beyond the end of the file: {min(missing, nbytes):,} of its {nbytes:,} bytes are missing"
+            )
+        else:
+            return self.base + place.address, None
+        self._problem(ProblemKind.DAMAGED, problem, path)
+        return None, problem
+
+    # --- global heap ---------------------------------------------------------------------------
+
+    def _heap_string(self, address: int, index: int, length: int) -> bytes:
+        heap = self._heaps.get(address)
+        if heap is None:
+            heap = self._heaps[address] = self._global_heap(address)
+        if index not in heap:
+            raise Damaged("a text that is not in its heap")
+        offset, size = heap[index]
+        if length > size:
+            raise Damaged("a text that is longer than its place in the heap")
+        return self.bytes_at(offset, length)
+
+    def _global_heap(self, address: int) -> dict[int, tuple[int, int]]:
+        head = self.bytes_at(address, 8 + self.lengths)
+        if head[:4] != b"GCOL":
+            raise Damaged("the texts of attributes are overwritten")
+        size = unsigned(head, 8, self.lengths)
+        if size > 2 * self.limits.hdf5_attribute_bytes:
+            raise Hostile(f"a heap of {size:,} bytes")
+        found: dict[int, tuple[int, int]] = {}
+        at = 8 + self.lengths
+        step = 8 + self.lengths
+        while at + step <= size and len(found) <= self.limits.hdf5_objects:
+            entry = self.bytes_at(address + at, step)
+            index, length = int.from_bytes(entry[:2], "little"), unsigned(entry, 8, self.lengths)
+            if index == 0:
+                break
+            found[index] = (address + at + step, length)
+            at += step + (length + 7) // 8 * 8
+        return found
+
+
+_MESSAGE_V1 = struct.Struct("<HHB3x")
+_MESSAGE_V2 = struct.Struct("<BHB")
+
+
+def _checked_name(raw: bytes) -> str:
+    name = raw.decode("utf-8", "surrogateescape").encode("utf-8", "replace").decode("utf-8")
+    if "/" in name or name in (".", ".."):
+        raise Hostile(f"a member is named {name[:40]!r}")
+    return name
+
+
+def _entry_name(kind: str, name: str, size: int, attributes: dict[str, Any]) -> tuple[str, bool]:
+    """dtype for `TensorInfo`: Keras notes what raw entries are in the attribute `dtype`."""
+    from ckptdoctor.checkpoints.dtypes import is_known, itemsize
+
+    note = attributes.get("dtype")
+    if (
+        kind in ("opaque", "number")
+        and isinstance(note, str)
+        and note != name
+        and is_known(note)
+        and itemsize(note) == size
+    ):
+        return note, True
+    if kind == "opaque":
+        return name, is_known(name)
+    return name, kind == "number"

@@ -1,0 +1,350 @@
+"""Tensors of the Keras 3 layout: `layers/…/vars/<i>` and `optimizer/vars/<i>`, from whatever container holds them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ckptdoctor.checkpoints.contract import Span, StoredTensor
+from ckptdoctor.checkpoints.dtypes import is_known
+from ckptdoctor.checkpoints.layers import STATES, STATISTICS, ConfigLayer, quantization_mode, variable_names
+from ckptdoctor.checkpoints.naming import INTERNAL_ORDER, Naming, Place
+from ckptdoctor.checkpoints.slots import Block, SlotMeaning, TrainVar, assign, optimizer_hint
+from ckptdoctor.model import JsonObject, Missing, Role, TensorInfo
+
+Chunks = Callable[[], Iterator[bytes | memoryview]]
+
+_INTEGERS = re.compile(r"^(>?[iu]\d|u?int\d+|bool)$")
+_OPTIMIZERS = frozenset({"optimizer", "_optimizer"})
+_METRICS = frozenset({"metrics", "_metrics", "compiled_metrics", "_compile_metrics", "_loss_tracker", "loss_tracker"})
+
+
+@dataclass(frozen=True, slots=True)
+class RawTensor:
+    """A stored tensor before anything is known of its meaning.
+
+    Attributes:
+        path: in the container. order: ascending in the order of saving.
+        storage: as in `StoredTensor`; `problem` why its bytes cannot be had.
+    """
+
+    path: str
+    order: int
+    shape: tuple[int, ...]
+    dtype: str
+    nbytes: int
+    span: Span | None
+    chunks: Chunks
+    problem: str | None = None
+
+
+@dataclass(slots=True)
+class _Owner:
+    """One object that owns variables: a layer, a part of one, an optimizer."""
+
+    group: str
+    tensors: list[RawTensor]
+    first: int = 0
+    place: Place | None = None
+
+
+def tensor(raw: RawTensor, info: TensorInfo) -> StoredTensor:
+    """A stored tensor with its meaning."""
+    return StoredTensor(info, raw.span, raw.chunks, raw.problem)
+
+
+def describe(
+    raws: Sequence[RawTensor],
+    names: Mapping[str, str],
+    root: ConfigLayer | None,
+    compile_config: JsonObject | Missing,
+    order: Mapping[str, int],
+) -> list[StoredTensor]:
+    """Name every tensor of the Keras 3 layout.
+
+    Args:
+        raws: the tensors.
+        names: user's names by group path.
+        root: configuration, or None.
+        compile_config: as saved.
+        order: when each group was saved, by path; groups absent here come last.
+
+    Returns:
+        Layers in the order of the configuration (else of saving), then metrics, then the optimizer.
+    """
+    owners = _owners(raws)
+    groups = sorted({*owners, *names}, key=lambda g: (order.get(g, 1 << 62), g))
+    naming = Naming((g for g in groups if not _is_optimizer(g)), names, root)
+    weights: list[tuple[_Owner, list[TensorInfo]]] = []
+    optimizers: list[_Owner] = []
+    for group in groups:
+        owner = owners.get(group)
+        if owner is None:
+            continue
+        owner.first = order.get(group, owner.tensors[0].order)
+        if _is_optimizer(group):
+            optimizers.append(owner)
+        else:
+            owner.place = naming.place(group)
+            weights.append((owner, _infos(owner, owner.place)))
+    ranks = _ranks(root)
+    weights.sort(key=lambda w: _position(w[0], ranks))
+    found = [tensor(raw, info) for owner, infos in weights for raw, info in zip(owner.tensors, infos, strict=True)]
+    found.sort(key=lambda t: t.info.role is Role.METRIC)
+    blocks = _blocks(weights, root)
+    for owner in sorted(optimizers, key=lambda o: o.group.count("/")):
+        found.extend(_optimizer(owner, optimizers, names, compile_config, blocks))
+    return found
+
+
+def _is_optimizer(group: str) -> bool:
+    return group.split("/", 1)[0] in _OPTIMIZERS
+
+
+def _owners(raws: Sequence[RawTensor]) -> dict[str, _Owner]:
+    owners: dict[str, _Owner] = {}
+    for raw in raws:
+        group, _, last = raw.path.rpartition("/")
+        if group == "vars" or group.endswith("/vars"):
+            group = group[:-5] if group != "vars" else ""
+        owner = owners.get(group)
+        if owner is None:
+            owner = owners[group] = _Owner(group, [])
+        owner.tensors.append(raw)
+    for owner in owners.values():
+        owner.tensors.sort(key=lambda r: _natural(r.path.rpartition("/")[2]))
+    return owners
+
+
+def _natural(name: str) -> tuple[int, int, str]:
+    """`2` before `10`, numbers before names."""
+    return (0, int(name), "") if name.isdigit() and len(name) < 10 else (1, 0, name)
+
+
+def _infos(owner: _Owner, place: Place) -> list[TensorInfo]:
+    tensors = owner.tensors
+    last = [t.path.rpartition("/")[2] for t in tensors]
+    numbered = all(n == str(i) for i, n in enumerate(last))
+    names = variable_names(place.class_name, place.config, [t.shape for t in tensors], [t.dtype for t in tensors])
+    if place.class_name == "SeedGenerator" and len(tensors) == 1:
+        names = ["seed_generator_state"]
+    if not numbered:
+        names = [f"vars/{n}" if n.isdigit() else n for n in last]
+    metric = place.metric or owner.group.split("/", 1)[0] in _METRICS
+    packed = quantization_mode(place.config) == "int4"
+    infos: list[TensorInfo] = []
+    for raw, name in zip(tensors, names, strict=True):
+        role = Role.METRIC if metric else _role(name, raw.dtype)
+        trainable = False if role is not Role.WEIGHT or place.frozen else (None if place.owner is None else True)
+        if role is Role.WEIGHT and name.startswith("vars/"):
+            trainable = False if place.frozen else None
+        if role is Role.WEIGHT and name == "kernel" and place.lora_rank:
+            trainable = False
+        dtype = "int4" if packed and raw.dtype == "int8" else raw.dtype
+        variable = f"{place.within}/{name}" if place.within else name
+        infos.append(
+            TensorInfo(
+                raw.path,
+                place.layer,
+                place.layer_path or None,
+                variable,
+                role,
+                raw.shape,
+                dtype,
+                raw.nbytes,
+                trainable=trainable,
+            )
+        )
+    return infos
+
+
+def _role(name: str, dtype: str) -> Role:
+    if name in STATISTICS:
+        return Role.STATISTIC
+    if name in STATES or (name.startswith("vars/") and _INTEGERS.match(dtype)):
+        return Role.STATE
+    return Role.WEIGHT
+
+
+def _ranks(root: ConfigLayer | None) -> dict[str, int]:
+    return {} if root is None else {layer.name: i for i, layer in enumerate(root.leaves())}
+
+
+def _position(owner: _Owner, ranks: Mapping[str, int]) -> tuple[int, int, tuple[int, ...], int]:
+    """Layers of the configuration by its order, the model's own variables before, all others by saving."""
+    place = owner.place
+    assert place is not None
+    if place.layer is None:
+        return (0, 0, (), owner.first)
+    rank = None if place.owner is None else ranks.get(place.owner.name)
+    internal = tuple(
+        INTERNAL_ORDER.get(p, len(INTERNAL_ORDER)) for p in owner.group[len(place.layer_path) :].split("/") if p
+    )
+    return (1 if rank is not None else 2, rank if rank is not None else 0, internal, owner.first)
+
+
+# --- optimizer -------------------------------------------------------------------------------------
+
+
+def _blocks(weights: Sequence[tuple[_Owner, list[TensorInfo]]], root: ConfigLayer | None) -> list[Block]:
+    """The model's trainable variables in the optimizer's order, as far as it is known.
+
+    With a configuration that lists layers, layers come in its order. A file that holds nothing but `layers/…` lists
+    them in the order of saving. What lies inside a user's own layer or model may come in any order among itself.
+    """
+    listed = root is not None and bool(root.layers)
+    plain = all(
+        o.group == "" or o.group.split("/", 1)[0] in ("layers", "_layer_checkpoint_dependencies", *_METRICS)
+        for o, _ in weights
+    )
+    ordered = listed or (root is None and plain)
+    blocks: list[Block] = []
+    rank = 0
+    previous: str | None = None
+    for owner, infos in weights:
+        place = owner.place
+        assert place is not None
+        variables, certain = _trainables(infos, place)
+        key = _order_key(owner, place, ordered=ordered)
+        if key != previous or key is None:
+            rank += 1
+        previous = key
+        blocks.append(Block(tuple(variables), certain, rank))
+    return blocks
+
+
+def _order_key(owner: _Owner, place: Place, *, ordered: bool) -> str | None:
+    """Blocks of one key may stand in any order; None stands alone."""
+    if place.layer is None:
+        return None
+    if not ordered:
+        return "" if not place.within else f"in {place.layer_path}"
+    if place.owner is None:
+        depth = owner.group.split("/")
+        inside = [i for i, part in enumerate(depth) if part in ("layers", "_layer_checkpoint_dependencies")]
+        top = "/".join(depth[: inside[-1] + 2]) if inside else depth[0]
+        return None if top == owner.group or place.within else f"under {top}"
+    return None
+
+
+def _trainables(infos: Sequence[TensorInfo], place: Place) -> tuple[list[TrainVar], int]:
+    """A layer's trainable variables, and how many of them are so for certain."""
+    if place.frozen:
+        return [], 0
+    variables: list[TrainVar] = []
+    certain = 0
+    for info in infos:
+        if info.role is not Role.WEIGHT:
+            continue
+        bare = info.variable.rpartition("/")[2]
+        if place.lora_rank and bare in ("kernel", "embeddings"):
+            continue
+        variables.append(TrainVar(info.path, info.layer, info.layer_path, info.variable, info.shape))
+        certain += 0 if info.variable.startswith("vars/") or "/vars/" in info.variable else 1
+    if place.lora_rank:
+        pair = _lora_pair(infos, place.lora_rank)
+        variables.extend(pair)
+        certain += len(pair)
+    return variables, certain
+
+
+def _lora_pair(infos: Sequence[TensorInfo], rank: int) -> list[TrainVar]:
+    """The two factors that train in place of a kernel; a file holds them merged, only their slots remain."""
+    for info in infos:
+        bare = info.variable.rpartition("/")[2]
+        if bare in ("kernel", "embeddings") and len(info.shape) >= 2:
+            first = (*info.shape[:-1], rank)
+            second = (rank, info.shape[-1])
+            return [
+                TrainVar(None, info.layer, info.layer_path, f"lora_{bare}_a", first),
+                TrainVar(None, info.layer, info.layer_path, f"lora_{bare}_b", second),
+            ]
+    return []
+
+
+def _optimizer(
+    owner: _Owner,
+    optimizers: Sequence[_Owner],
+    names: Mapping[str, str],
+    compile_config: JsonObject | Missing,
+    blocks: Sequence[Block],
+) -> list[StoredTensor]:
+    inner = owner.group.endswith("/inner_optimizer")
+    has_inner = any(o.group == f"{owner.group}/inner_optimizer" for o in optimizers)
+    saved = names.get(f"{owner.group}/inner_optimizer" if has_inner else owner.group)
+    hint = optimizer_hint(compile_config, saved, inner_group=has_inner)
+    if inner:
+        hint = replace(hint, loss_scaled=False)
+    elif has_inner:
+        hint = replace(hint, loss_scaled=True)
+    shapes = [t.shape for t in owner.tensors]
+    integral = [bool(_INTEGERS.match(t.dtype)) for t in owner.tensors]
+    numbered = all(t.path.endswith(f"/vars/{i}") for i, t in enumerate(owner.tensors))
+    meanings = assign(shapes, integral, hint, blocks) if numbered else [SlotMeaning(None, None, None) for _ in shapes]
+    if meanings and not any(m.weight for m in meanings):
+        frozen_too = [replace(b, certain=0) for b in blocks]
+        meanings = assign(shapes, integral, hint, frozen_too) if numbered else meanings
+    return [
+        tensor(raw, slot_info(raw, meaning, inner=inner)) for raw, meaning in zip(owner.tensors, meanings, strict=True)
+    ]
+
+
+def slot_info(raw: RawTensor, meaning: SlotMeaning, *, inner: bool = False) -> TensorInfo:
+    """An optimizer variable with its meaning."""
+    number = raw.path.rpartition("/")[2]
+    weight = meaning.weight
+    if meaning.scalar is not None or (raw.shape == () and meaning.slot is None and weight is None):
+        name = meaning.scalar or f"vars/{number}"
+        if inner:
+            name = {"iterations": "inner_iterations"}.get(name, name)
+        return TensorInfo(raw.path, None, None, name, Role.OPTIMIZER, raw.shape, raw.dtype, raw.nbytes, trainable=False)
+    return TensorInfo(
+        raw.path,
+        None if weight is None else weight.layer,
+        None if weight is None else weight.layer_path,
+        f"vars/{number}" if weight is None else weight.variable,
+        Role.SLOT,
+        raw.shape,
+        raw.dtype,
+        raw.nbytes,
+        slot=meaning.slot,
+        slot_of=None if weight is None else weight.path,
+        trainable=False,
+    )
+
+
+def unreadable(problem: str) -> Chunks:
+    """Chunks of a tensor that cannot be read: raising the sentence when asked."""
+    from ckptdoctor.checkpoints.contract import TensorReadError
+
+    def chunks() -> Iterator[bytes | memoryview]:
+        raise TensorReadError(problem)
+        yield b""  # makes this a generator: the error comes with the first read
+
+    return chunks
+
+
+CHUNK = 1 << 20  # bytes in one piece: large enough that the call costs nothing, small enough for any memory
+
+
+def span_chunks(span: Span) -> Chunks:
+    """The bytes of a span in pieces of 1 MiB."""
+
+    def chunks() -> Iterator[bytes | memoryview]:
+        from ckptdoctor.checkpoints.contract import TensorReadError
+
+        at, end = span.offset, span.offset + span.nbytes
+        while at < end:
+            data = span.source.read(at, min(CHUNK, end - at))
+            if not data:
+                raise TensorReadError(f"{span.source.name} ends before byte {end:,}: it was cut off while being read")
+            yield data
+            at += len(data)
+
+    return chunks
+
+
+def known_dtype_problem(path: str, dtype: str) -> str | None:
+    """A sentence where entries of this dtype cannot be read as numbers."""
+    return None if is_known(dtype) else f"{path} holds {dtype[:80]}, which is not a number format that Keras writes"

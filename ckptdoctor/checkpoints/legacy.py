@@ -1,0 +1,278 @@
+"""Tensors of legacy HDF5 files (Keras 1 to 3, `model.save("x.h5")`): every weight has a name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ckptdoctor.checkpoints.contract import StoredTensor
+from ckptdoctor.checkpoints.hdf5 import H5Group
+from ckptdoctor.checkpoints.keras3 import RawTensor, tensor
+from ckptdoctor.checkpoints.layers import STATES, STATISTICS, ConfigLayer
+from ckptdoctor.model import Problem, ProblemKind, Role, TensorInfo
+
+# What optimizers of Keras 1 and 2 called their slots, in today's words.
+_SLOT_NAMES = {
+    "m": "momentum",
+    "v": "velocity",
+    "vhat": "velocity_hat",
+    "v_hat": "velocity_hat",
+    "momentum": "momentum",
+    "momentums": "momentum",
+    "velocity": "velocity",
+    "velocities": "velocity",
+    "velocity_hat": "velocity_hat",
+    "rms": "velocity",
+    "mg": "average_gradient",
+    "average_gradient": "average_gradient",
+    "accumulator": "accumulator",
+    "acc": "accumulator",
+    "accum_grad": "accumulated_grad",
+    "accum_var": "accumulated_delta_var",
+    "accumulated_grad": "accumulated_grad",
+    "accumulated_delta_var": "accumulated_delta_var",
+    "linear": "linear",
+    "norm": "norm",
+    "u": "norm",
+    "average": "average",
+    "gradient_accumulator": "gradient_accumulator",
+}
+_SLOT_SUFFIXES = sorted((n for n in _SLOT_NAMES if len(n) > 2), key=len, reverse=True)
+_SCALARS = {
+    "iter": "iterations",
+    "iteration": "iterations",
+    "iterations": "iterations",
+    "learning_rate": "learning_rate",
+    "lr": "learning_rate",
+    "current_learning_rate": "learning_rate",
+    "dynamic_scale": "loss_scale",
+    "current_loss_scale": "loss_scale",
+    "loss_scale": "loss_scale",
+    "step_counter": "loss_scale_step_counter",
+    "good_steps": "loss_scale_step_counter",
+    "u_product": "u_product",
+}
+_INTERNAL = {"query": "query", "key": "key", "value": "value", "attention_output": "attention_output"}
+_CELL = re.compile(r"(^|_)(lstm_cell|gru_cell|simple_rnn_cell|conv_lstm\w*_cell|cell)(_\d+)?$")
+_COUNTED = re.compile(r":\d+$")
+_TOP = "top_level_model_weights"
+
+
+@dataclass(frozen=True, slots=True)
+class _Weight:
+    """A weight and the names that optimizers may have made of it."""
+
+    info: TensorInfo
+    key: str  # as saved, without `:0`
+
+
+def is_legacy(groups: Mapping[str, H5Group]) -> bool:
+    """Whether an HDF5 tree has the legacy layout: a list of layers at the root or in `model_weights`."""
+    root = groups.get("")
+    if root is not None and ("layer_names" in root.attributes or "model_config" in root.attributes):
+        return True
+    weights = groups.get("model_weights")
+    return weights is not None and (len(weights.attributes) > 0 or root is None or "model_config" in root.attributes)
+
+
+def _strings(attributes: Mapping[str, Any], name: str) -> list[str] | None:
+    """A list of names; long ones are split over `name0`, `name1`, …"""
+    value = attributes.get(name)
+    if value is None and f"{name}0" in attributes:
+        value, i = [], 0
+        while f"{name}{i}" in attributes:
+            part = attributes[f"{name}{i}"]
+            value.extend(part if isinstance(part, list) else [part])
+            i += 1
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, list):
+        return [v for v in value if isinstance(v, str)]
+    return None
+
+
+def describe_legacy(
+    raws: Sequence[RawTensor], groups: Mapping[str, H5Group], root: ConfigLayer | None
+) -> tuple[list[StoredTensor], list[Problem]]:
+    """Name every tensor of a legacy file: layers in their order, then the optimizer."""
+    problems: list[Problem] = []
+    by_path = {raw.path: raw for raw in raws}
+    prefix = "model_weights" if "model_weights" in groups else ""
+    base = groups.get(prefix)
+    attributes = base.attributes if base is not None else {}
+    layers = _strings(attributes, "layer_names") or _group_names(groups, prefix)
+    config = {layer.own: layer for layer in root.layers} if root is not None else {}
+    weights: list[_Weight] = []
+    found: list[StoredTensor] = []
+    used: set[str] = set()
+    for layer in [*layers, _TOP]:
+        group_path = f"{prefix}/{layer}" if prefix else layer
+        group = groups.get(group_path)
+        listed = _strings(group.attributes, "weight_names") if group is not None else None
+        if listed is None:
+            listed = [p[len(group_path) + 1 :] for p in by_path if p.startswith(f"{group_path}/")]
+        for name in listed:
+            path = f"{group_path}/{name}"
+            raw = by_path.get(path)
+            if path in used:
+                problems.append(_collision(path, layer, name))
+                continue
+            used.add(path)
+            if raw is None:
+                problems.append(Problem(ProblemKind.INCOMPLETE, f"{path} is listed but not stored", path))
+                continue
+            info = _weight(raw, layer, group_path, name, config.get(layer), model=root)
+            weights.append(_Weight(info, _COUNTED.sub("", name)))
+            found.append(tensor(raw, info))
+    optimizer = groups.get("optimizer_weights")
+    if optimizer is not None:
+        found.extend(_optimizer(by_path, optimizer, weights))
+    return found, problems
+
+
+def _collision(path: str, layer: str, name: str) -> Problem:
+    return Problem(
+        ProblemKind.INCOMPLETE,
+        f"{layer} has several weights named {name!r} and this format keeps only one of them (a fault of Keras 3.0 "
+        "with nested models): the others were lost when saving; use the .keras format",
+        path,
+    )
+
+
+def _group_names(groups: Mapping[str, H5Group], prefix: str) -> list[str]:
+    depth = prefix.count("/") + 1 if prefix else 0
+    names = [p for p in groups if p and p.count("/") == depth and (not prefix or p.startswith(f"{prefix}/"))]
+    return [p.rpartition("/")[2] for p in names if p.rpartition("/")[2] not in ("optimizer_weights", _TOP)]
+
+
+def _weight(
+    raw: RawTensor, layer: str, group: str, name: str, config: ConfigLayer | None, *, model: ConfigLayer | None
+) -> TensorInfo:
+    parts = _COUNTED.sub("", name).split("/")
+    variable = parts[-1]
+    inside = parts[:-1]
+    user: str | None = layer
+    if layer == _TOP:
+        user, inside = None, []
+    elif layer in inside:
+        inside = inside[len(inside) - 1 - inside[::-1].index(layer) + 1 :]
+    frozen = config.frozen if config is not None else (False if model is not None else None)
+    current = config
+    within: list[str] = []
+    for part in inside:
+        nested = None if current is None else next((c for c in current.layers if c.own == part), None)
+        if nested is not None and not within:
+            user, current, frozen = f"{user}/{part}", nested, nested.frozen
+            continue
+        if current is not None and current.layers and not within:
+            continue  # the nested model's own name between: Keras writes it in some versions
+        step = _internal(part)
+        if step is not None or (current is not None and not current.layers):
+            within.extend([step if step is not None else part] if step != "" else [])
+        elif config is None and not within:
+            user = f"{user}/{part}"
+    if variable in STATISTICS:
+        role = Role.STATISTIC
+    elif variable in STATES or "seed_generator" in variable:
+        role = Role.STATE
+    else:
+        role = Role.WEIGHT
+    trainable = False if role is not Role.WEIGHT or frozen else (None if frozen is None else True)
+    full = "/".join((*within, variable))
+    return TensorInfo(raw.path, user, group, full, role, raw.shape, raw.dtype, raw.nbytes, trainable=trainable)
+
+
+def _internal(part: str) -> str | None:
+    """A part of a weight's name that belongs to one of Keras' own layers: what to call it, "" to drop it."""
+    if _CELL.search(part):
+        return ""
+    if part.startswith("forward_"):
+        return "forward"
+    if part.startswith("backward_"):
+        return "backward"
+    return _INTERNAL.get(part)
+
+
+# --- optimizer -------------------------------------------------------------------------------------
+
+
+def _optimizer(by_path: Mapping[str, RawTensor], group: H5Group, weights: Sequence[_Weight]) -> list[StoredTensor]:
+    listed = _strings(group.attributes, "weight_names")
+    if listed is None:
+        listed = [p[len("optimizer_weights/") :] for p in by_path if p.startswith("optimizer_weights/")]
+    spellings = _spellings(weights)
+    scaled = any("loss_scale" in name for name in listed)
+    found: list[StoredTensor] = []
+    for name in dict.fromkeys(listed):
+        raw = by_path.get(f"optimizer_weights/{name}")
+        if raw is not None:
+            found.append(tensor(raw, _slot(raw, _COUNTED.sub("", name), spellings, scaled=scaled)))
+    return found
+
+
+def _spellings(weights: Sequence[_Weight]) -> dict[str, _Weight | None]:
+    """Weights by every spelling an optimizer may have used for them; None where two share one."""
+    found: dict[str, _Weight | None] = {}
+    for weight in weights:
+        info = weight.info
+        options = {weight.key, weight.key.replace("/", "_")}
+        if info.layer is not None:
+            for full in (f"{info.layer}/{info.variable}", f"{info.layer.rpartition('/')[2]}/{info.variable}"):
+                options |= {full, full.replace("/", "_")}
+        for option in options:
+            found[option] = None if option in found and found[option] is not weight else weight
+    return found
+
+
+def _slot(raw: RawTensor, name: str, spellings: Mapping[str, _Weight | None], *, scaled: bool) -> TensorInfo:
+    """One optimizer variable from its name, in any of the four styles Keras has used."""
+    parts = name.split("/")
+    last = parts[-1]
+    scalar = _SCALARS.get(last)
+    if scalar is not None and raw.shape == ():
+        if scaled and scalar in ("iterations", "learning_rate"):
+            outer = parts[0].startswith("loss_scale") and len(parts) == 2
+            scalar = f"outer_{scalar}" if outer else {"iterations": "inner_iterations"}.get(scalar, scalar)
+        return TensorInfo(
+            raw.path, None, None, scalar, Role.OPTIMIZER, raw.shape, raw.dtype, raw.nbytes, trainable=False
+        )
+    for slot, key in _readings(parts):
+        weight = spellings.get(key)
+        if weight is not None and weight.info.shape == raw.shape:
+            info = weight.info
+            return replace(
+                info,
+                path=raw.path,
+                role=Role.SLOT,
+                dtype=raw.dtype,
+                nbytes=raw.nbytes,
+                slot=slot,
+                slot_of=info.path,
+                trainable=False,
+            )
+    slot_name = next((slot for slot, _ in _readings(parts)), None)
+    role = Role.SLOT if raw.shape != () else Role.OPTIMIZER
+    return TensorInfo(
+        raw.path, None, None, last, role, raw.shape, raw.dtype, raw.nbytes, slot=slot_name, trainable=False
+    )
+
+
+def _readings(parts: Sequence[str]) -> list[tuple[str, str]]:
+    """Possible (slot, spelling of the weight) pairs of a name.
+
+    `Adam/dense/kernel/m` (up to 2.10), `Adam/m/dense/kernel` (2.11 to 2.15), `adam/dense_kernel_momentum` (3).
+    """
+    found: list[tuple[str, str]] = []
+    if len(parts) >= 3 and parts[-1] in _SLOT_NAMES:
+        found.append((_SLOT_NAMES[parts[-1]], "/".join(parts[1:-1])))
+        found.append((_SLOT_NAMES[parts[-1]], "/".join(parts[:-1])))
+    for i in range(min(2, len(parts) - 1)):
+        if parts[i] in _SLOT_NAMES:
+            found.append((_SLOT_NAMES[parts[i]], "/".join(parts[i + 1 :])))
+    last = parts[-1]
+    for suffix in _SLOT_SUFFIXES:
+        if last.endswith(f"_{suffix}"):
+            found.append((_SLOT_NAMES[suffix], last[: -len(suffix) - 1]))
+    return found

@@ -1,0 +1,385 @@
+"""Which optimizer variable belongs to which weight.
+
+`optimizer/vars/<i>` has no names: the order is iteration, learning rate (unless a schedule), loss-scale scalars, moving
+averages, gradient accumulators, then the optimizer's slots per weight. The weights come in the order of the model's
+trainable variables. A layout is only believed where every shape agrees; what remains ambiguous stays None.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ckptdoctor.model import JsonObject, Missing
+
+Shape = tuple[int, ...]
+Groups = tuple[tuple[str, ...], ...]
+
+_ADAM: Groups = (("momentum", "velocity"),)
+# Interleaved names stand in one tuple; a further tuple is a further round over all weights.
+_GROUPS: dict[str, Groups] = {
+    "Adam": _ADAM,
+    "AdamW": _ADAM,
+    "Nadam": _ADAM,
+    "Lamb": _ADAM,
+    "Adamax": (("momentum", "norm"),),
+    "Adagrad": (("accumulator",),),
+    "Adadelta": (("accumulated_grad", "accumulated_delta_var"),),
+    "Ftrl": (("accumulator", "linear"),),
+    "Lion": (("momentum",),),
+    "RMSprop": (("velocity",),),
+    "SGD": (),
+}
+# Optimizers whose options add rounds: how the file looks with each, tried where the configuration is silent.
+_OPTIONS: dict[str, tuple[tuple[str, str, str], ...]] = {  # option, test, slot
+    "Adam": (("amsgrad", "true", "velocity_hat"),),
+    "AdamW": (("amsgrad", "true", "velocity_hat"),),
+    "RMSprop": (("momentum", "positive", "momentum"), ("centered", "true", "average_gradient")),
+    "SGD": (("momentum", "nonzero", "momentum"),),
+}
+_SEARCH_STEPS = 20_000  # steps of the search for an order of layers; a model whose order is known takes one a layer
+_MOST_SOLUTIONS = 16  # more ways than this tell nothing about any weight
+_AUTOMATIC = re.compile(r"_\d+$")
+_CLASS_OF_NAME = {
+    "adam": "Adam",
+    "adamw": "AdamW",
+    "nadam": "Nadam",
+    "lamb": "Lamb",
+    "adamax": "Adamax",
+    "adagrad": "Adagrad",
+    "adadelta": "Adadelta",
+    "ftrl": "Ftrl",
+    "lion": "Lion",
+    "rmsprop": "RMSprop",
+    "sgd": "SGD",
+    "muon": "Muon",
+    "adafactor": "Adafactor",
+    "loss_scale_optimizer": "LossScaleOptimizer",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TrainVar:
+    """A variable that the optimizer may hold slots for. `path` is None for one that the file does not hold (LoRA)."""
+
+    path: str | None
+    layer: str | None
+    layer_path: str | None
+    variable: str
+    shape: Shape
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """The variables of one layer, contiguous in the optimizer's order.
+
+    Attributes:
+        variables: in order.
+        certain: how many of them are trainable for sure; the rest may or may not be.
+        rank: blocks of one rank may stand in any order among each other; ranks ascend.
+    """
+
+    variables: tuple[TrainVar, ...]
+    certain: int
+    rank: int
+
+
+@dataclass(frozen=True, slots=True)
+class SlotMeaning:
+    """What one optimizer variable is: `scalar` names one of the optimizer's own, else slot and weight."""
+
+    scalar: str | None
+    slot: str | None
+    weight: TrainVar | None
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizerHint:
+    """What is known of the optimizer before its variables are seen."""
+
+    class_name: str | None
+    config: JsonObject | None
+    scheduled: bool | None
+    loss_scaled: bool
+
+
+def optimizer_hint(compile_config: JsonObject | Missing, saved_name: str | None, *, inner_group: bool) -> OptimizerHint:
+    """Class and options of the optimizer, from `compile_config` where there is one, else from its automatic name."""
+    raw: Any = None if isinstance(compile_config, Missing) else compile_config.get("optimizer")
+    if isinstance(raw, Mapping) and "class_name" not in raw and isinstance(raw.get("optimizer_config"), Mapping):
+        raw = raw["optimizer_config"]
+    loss_scaled = inner_group
+    class_name: str | None = None
+    config: JsonObject | None = None
+    if isinstance(raw, Mapping):
+        class_name, config = raw.get("class_name"), raw.get("config")
+        if class_name == "LossScaleOptimizer":
+            loss_scaled = True
+            inner = config.get("inner_optimizer") if isinstance(config, Mapping) else None
+            class_name = inner.get("class_name") if isinstance(inner, Mapping) else None
+            config = inner.get("config") if isinstance(inner, Mapping) else None
+    if not isinstance(class_name, str):
+        class_name = _CLASS_OF_NAME.get(_AUTOMATIC.sub("", saved_name.lower())) if saved_name else None
+        if class_name == "LossScaleOptimizer":
+            class_name, loss_scaled = None, True
+    config = config if isinstance(config, Mapping) else None
+    rate = config.get("learning_rate") if config is not None else None
+    scheduled = None if config is None or rate is None else isinstance(rate, (Mapping, str))
+    return OptimizerHint(class_name, config, scheduled, loss_scaled)
+
+
+def assign(
+    shapes: Sequence[Shape], integral: Sequence[bool], hint: OptimizerHint, blocks: Sequence[Block]
+) -> list[SlotMeaning]:
+    """The meaning of each optimizer variable.
+
+    Args:
+        shapes: of `optimizer/vars/<i>` by number.
+        integral: which of them hold integers.
+        hint: what is known of the optimizer.
+        blocks: the model's trainable variables by layer, several candidates allowed by optional ones.
+
+    Returns:
+        One meaning each. Slots whose weight is not certain have `weight` None; those whose round is not certain have
+        `slot` None too.
+    """
+    readings = [r for head in _heads(shapes, integral, hint) for r in _read(shapes, head, hint, blocks)]
+    complete = [r for r in readings if any(m.weight is not None for m in r)] or readings
+    if complete:
+        return _agreement(complete)
+    head = next(_heads(shapes, integral, hint), [])
+    return [
+        SlotMeaning(head[i], None, None) if i < len(head) else SlotMeaning(None, None, None) for i in range(len(shapes))
+    ]
+
+
+def _agreement(readings: list[list[SlotMeaning]]) -> list[SlotMeaning]:
+    """What all possible readings say alike."""
+    first = readings[0]
+    result: list[SlotMeaning] = []
+    for i, meaning in enumerate(first):
+        others = [r[i] for r in readings[1:]]
+        scalar = meaning.scalar if all(o.scalar == meaning.scalar for o in others) else None
+        slot = meaning.slot if all(o.slot == meaning.slot for o in others) else None
+        weight = meaning.weight if all(o.weight == meaning.weight for o in others) else None
+        result.append(SlotMeaning(scalar, slot, weight))
+    return result
+
+
+def _heads(shapes: Sequence[Shape], integral: Sequence[bool], hint: OptimizerHint) -> Iterator[list[str]]:
+    """Possible lists of leading scalars, likeliest first."""
+    if not shapes or shapes[0] != () or not integral[0]:
+        return
+    scalars = 0
+    while scalars < len(shapes) and shapes[scalars] == ():
+        scalars += 1
+    if hint.loss_scaled:
+        outer = ["outer_iterations", "outer_learning_rate", "loss_scale_step_counter", "loss_scale", "inner_iterations"]
+        kinds = [True, False, True, False, True]
+        if scalars >= 5 and [bool(k) for k in integral[:5]] == kinds:
+            yield from _with_rate(outer, scalars, integral, hint)
+        return
+    yield from _with_rate(["iterations"], scalars, integral, hint)
+
+
+def _with_rate(head: list[str], scalars: int, integral: Sequence[bool], hint: OptimizerHint) -> Iterator[list[str]]:
+    at = len(head)
+    has_rate = scalars > at and not integral[at]
+    if has_rate and hint.scheduled is not True:
+        yield [*head, "learning_rate"]
+    if hint.scheduled is not False or not has_rate:
+        yield head
+
+
+def _layouts(hint: OptimizerHint) -> Iterator[tuple[Groups, tuple[str, ...]]]:
+    """Possible rounds of slots, and scalars behind them."""
+    tail: tuple[str, ...] = ("u_product",) if hint.class_name == "Nadam" else ()
+    config = hint.config
+    base = _GROUPS.get(hint.class_name) if hint.class_name is not None else None
+    prefixes: list[Groups] = [()]
+    if config is not None:
+        before: Groups = (("average",),) if config.get("use_ema") else ()
+        steps = config.get("gradient_accumulation_steps")
+        prefixes = [(*before, ("gradient_accumulator",))] if steps else [before]
+    elif hint.class_name is not None:
+        prefixes = [(), (("average",),), (("gradient_accumulator",),), (("average",), ("gradient_accumulator",))]
+    if base is None:
+        if hint.class_name is None:
+            for count in (2, 1, 3, 4):
+                yield (tuple(f"slot_{i}" for i in range(count)),), ()
+        return
+    for prefix in prefixes:
+        for suffix in _suffixes(hint):
+            yield (*prefix, *base, *suffix), tail
+
+
+def _suffixes(hint: OptimizerHint) -> Iterator[Groups]:
+    options = _OPTIONS.get(hint.class_name or "", ())
+    if hint.config is not None:
+        yield tuple((slot,) for option, test, slot in options if _is_set(hint.config.get(option), test))
+        return
+    for mask in range(1 << len(options)):
+        yield tuple((slot,) for i, (_, _, slot) in enumerate(options) if mask >> i & 1)
+
+
+def _is_set(value: Any, test: str) -> bool:
+    if test == "true":
+        return bool(value)
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    return value > 0 if test == "positive" else value != 0
+
+
+def _read(
+    shapes: Sequence[Shape], head: list[str], hint: OptimizerHint, blocks: Sequence[Block]
+) -> Iterator[list[SlotMeaning]]:
+    """Readings of the whole list that are consistent in themselves and with the model."""
+    for groups, tail in _layouts(hint):
+        for variant in _variants(groups):
+            count = sum(len(g) for g in variant)
+            body = len(shapes) - len(head) - len(tail)
+            if count == 0:
+                if body == 0:
+                    yield [SlotMeaning(name, None, None) for name in (*head, *tail)]
+                continue
+            if body <= 0 or body % count or any(shapes[len(shapes) - 1 - i] != () for i in range(len(tail))):
+                continue
+            found = _slots_of(shapes, len(head), variant, body // count)
+            if found is None:
+                continue
+            references, names = found
+            weights = align(references, blocks)
+            if weights is None:
+                continue
+            yield [
+                *(SlotMeaning(name, None, None) for name in head),
+                *(SlotMeaning(None, slot, weights[index]) for slot, index in names),
+                *(SlotMeaning(name, None, None) for name in tail),
+            ]
+            break  # an interleaved reading that fits is not doubted by a grouped one
+
+
+def _variants(groups: Groups) -> Iterator[Groups]:
+    """As Keras interleaves them, then each slot in a round of its own."""
+    yield groups
+    if any(len(g) > 1 for g in groups):
+        yield tuple((name,) for g in groups for name in g)
+
+
+def _slots_of(
+    shapes: Sequence[Shape], start: int, groups: Groups, weights: int
+) -> tuple[list[Shape], list[tuple[str, int]]] | None:
+    """Shapes of the weights, and (slot, weight number) for each variable; None where the rounds contradict."""
+    references: list[Shape] | None = None
+    names: list[tuple[str, int]] = []
+    at = start
+    for group in groups:
+        width = len(group)
+        own = [shapes[at + i * width] for i in range(weights)]
+        for i in range(weights):
+            if any(shapes[at + i * width + j] != own[i] for j in range(1, width)):
+                return None
+            names.extend((slot, i) for slot in group)
+        if references is not None and own != references:
+            return None
+        references = own
+        at += weights * width
+    return references or [], names
+
+
+def align(references: Sequence[Shape], blocks: Sequence[Block]) -> list[TrainVar | None] | None:
+    """Lay the model's blocks along the list of weights that the optimizer has.
+
+    Returns:
+        For each reference the weight, None where more than one is possible; None as a whole where nothing fits.
+    """
+    total = len(references)
+    ranks: dict[int, list[Block]] = {}
+    for block in blocks:
+        if block.variables:
+            ranks.setdefault(block.rank, []).append(block)
+    most = sum(len(b.variables) for b in blocks)
+    least = sum(b.certain for b in blocks)
+    if not least <= total <= most:
+        return None
+    search = _Search(references, [ranks[r] for r in sorted(ranks)])
+    solutions = search.run()
+    if not solutions:
+        return None
+    result: list[TrainVar | None] = []
+    for i in range(total):
+        first = solutions[0][i]
+        same = not search.exhausted and all(s[i] == first for s in solutions)
+        result.append(first if same else None)
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """Blocks of one rank that look alike."""
+
+    shapes: tuple[Shape, ...]
+    certain: int
+    blocks: tuple[Block, ...]
+
+
+class _Search:
+    """All ways to lay blocks along shapes, at most a few; blocks of one rank and equal shapes are not told apart."""
+
+    def __init__(self, references: Sequence[Shape], ranks: list[list[Block]]) -> None:
+        self.references = tuple(references)
+        self.ranks = [_kinds(blocks) for blocks in ranks]
+        self.exhausted = False
+
+    def run(self) -> list[list[TrainVar | None]]:
+        """Every solution up to `_MOST_SOLUTIONS`; sets `exhausted` where there may be more."""
+        solutions: list[list[TrainVar | None]] = []
+        # (rank, how many of each kind are left, position, what was laid): an explicit stack, because recursion would
+        # follow the number of layers.
+        stack: list[tuple[int, tuple[int, ...], int, tuple[Any, ...]]] = [(-1, (), 0, ())]
+        steps = 0
+        while stack:
+            steps += 1
+            if steps > _SEARCH_STEPS or len(solutions) > _MOST_SOLUTIONS:
+                self.exhausted = True
+                break
+            rank, left, at, laid = stack.pop()
+            if not any(left):
+                rank += 1
+                if rank == len(self.ranks):
+                    if at == len(self.references):
+                        solutions.append(_unroll(laid))
+                    continue
+                left = tuple(len(kind.blocks) for kind in self.ranks[rank])
+            stack.extend(self._extend(rank, left, at, laid))
+        return solutions
+
+    def _extend(
+        self, rank: int, left: tuple[int, ...], at: int, laid: tuple[Any, ...]
+    ) -> Iterator[tuple[int, tuple[int, ...], int, tuple[Any, ...]]]:
+        for i, kind in enumerate(self.ranks[rank]):
+            if not left[i]:
+                continue
+            rest = left[:i] + (left[i] - 1,) + left[i + 1 :]
+            for count in range(kind.certain, len(kind.shapes) + 1):
+                if self.references[at : at + count] == kind.shapes[:count]:
+                    single = len(kind.blocks) == 1
+                    known = kind.blocks[0].variables[:count] if single else (None,) * count
+                    yield rank, rest, at + count, (laid, known)
+
+
+def _kinds(blocks: list[Block]) -> list[_Kind]:
+    found: dict[tuple[tuple[Shape, ...], int], list[Block]] = {}
+    for block in blocks:
+        found.setdefault((tuple(v.shape for v in block.variables), block.certain), []).append(block)
+    return [_Kind(shapes, certain, tuple(alike)) for (shapes, certain), alike in found.items()]
+
+
+def _unroll(laid: tuple[Any, ...]) -> list[TrainVar | None]:
+    parts: list[tuple[TrainVar | None, ...]] = []
+    while laid:
+        laid, known = laid
+        parts.append(known)
+    return [v for known in reversed(parts) for v in known]
