@@ -71,7 +71,8 @@ def _attribute_layers(model: JsonObject) -> Iterator[JsonObject]:
         value, level = stack.pop()
         if isinstance(value, Mapping):
             if level and "class_name" in value and text(config_of(value).get("name")):
-                yield value
+                if "trainable" in config_of(value):  # a layer; dtype policies and initializers have a name at most
+                    yield value
                 continue
             children: Sequence[Any] = list(value.values())
         else:
