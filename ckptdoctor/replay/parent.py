@@ -1,0 +1,254 @@
+"""The parent side of replay: start the child, watch it, and make a `Replay` of whatever it could find out."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import IO, Any
+
+from ckptdoctor.model import Replay, ReplayStatus
+from ckptdoctor.replay.allowlist import config_problems
+from ckptdoctor.replay.request import ReplayError, ReplayRequest
+from ckptdoctor.replay.watch import death_sentence, kill_group, resident_bytes
+from ckptdoctor.replay.wire import decode, dump_line, to_plain
+
+Progress = Callable[[str], None]
+
+MAX_LINE = 64 << 20  # bytes of one message; the largest record is under 1 MB
+STDERR_KEPT = 64 << 10
+POLL_SECONDS = 0.1
+SILENCE_SECONDS = 90.0  # without any message; a compile of a large model takes tens of seconds
+
+
+def run_replay(request: ReplayRequest, *, progress: Progress) -> Replay:
+    """Replay the last batches in a child process.
+
+    A crash, a kill, an out-of-memory or a hang of the child becomes status FAILED with a sentence; what it had
+    found by then is kept.
+
+    Args:
+        request: what to replay.
+        progress: called with a short line when the child begins a stage.
+
+    Raises:
+        ReplayError: the request cannot be carried out as put (a GPU that is not there, a malformed `--build`).
+    """
+    started = time.perf_counter()
+    refusal = _reason_not_to_run(request)
+    if refusal is not None:
+        return refusal
+    progress("replay: starting TensorFlow")
+    child = _Child(request)
+    try:
+        child.follow(progress)
+    finally:
+        child.close()
+    if child.usage_error:
+        raise ReplayError(child.usage_error)
+    result = child.result()
+    return replace(result, seconds=time.perf_counter() - started)
+
+
+def _reason_not_to_run(request: ReplayRequest) -> Replay | None:
+    device = request.device
+    if device not in ("auto", "cpu", "gpu") and not (device.startswith("gpu:") and device[4:].isdigit()):
+        raise ReplayError(f"--device takes auto, cpu, gpu or gpu:N, not '{device}'")
+    if request.build is not None:
+        module, _, function = request.build.partition(":")
+        if not module or not function:
+            raise ReplayError(f"--build takes MODULE:FUNCTION, for example train:make_model, not '{request.build}'")
+    if request.batches is None:
+        return _not_run(
+            "no recorded batches: keep them with the recorder callback, or save x and y of the last batches in "
+            "last_batches.npz"
+        )
+    if not request.checkpoints:
+        return _not_run("no readable checkpoint to start from")
+    if request.model_config is None and request.build is None:
+        return _not_run(
+            "no checkpoint of this run holds the model's configuration (weights only); "
+            "name a function that builds the model with --build MODULE:FUNCTION"
+        )
+    if importlib.util.find_spec("tensorflow") is None:
+        return _not_run("TensorFlow is not installed; replay needs it: pip install 'ckptdoctor[replay]'")
+    return _refused(request)
+
+
+def _refused(request: ReplayRequest) -> Replay | None:
+    """Refuse a configuration that would run somebody's code, unless the user trusts it or brought the code."""
+    if request.trust or request.build is not None:
+        return None
+    problems = [p for p in config_problems(request.model_config) if not (p.custom and request.custom_objects)]
+    if not problems:
+        return None
+    first, more = problems[0], len(problems) - 1
+    remedy = (
+        "give the module that defines it with --custom-objects, if you trust it"
+        if first.custom
+        else "rebuild it with --trust if you trust the file"
+    )
+    reason = f"the configuration was not rebuilt: {first.reason} (at {first.address}){f', and {more} more' if more else ''}; {remedy}"
+    return replace(_not_run(reason), refused=tuple(f"{p.reason} (at {p.address})" for p in problems[:64]))
+
+
+def _not_run(reason: str) -> Replay:
+    return Replay(ReplayStatus.NOT_RUN, reason)
+
+
+class _Child:
+    """The child process and what it has said so far."""
+
+    def __init__(self, request: ReplayRequest) -> None:
+        self.request = request
+        self.fields: dict[str, Any] = {}
+        self.usage_error = ""
+        self.stage = "starting TensorFlow"
+        self.killed_because = ""
+        self._finished = False
+        self._stderr = bytearray()
+        self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "ckptdoctor.replay.child"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=child_environment(request),
+            start_new_session=True,
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
+        self._threads = [
+            threading.Thread(target=self._read_lines, args=(self._process.stdout,), daemon=True),
+            threading.Thread(target=self._read_stderr, args=(self._process.stderr,), daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps(to_plain(request)).encode())
+            self._process.stdin.close()
+
+    def _read_lines(self, stream: IO[bytes]) -> None:
+        while line := stream.readline(MAX_LINE):
+            self._lines.put(line)
+        self._lines.put(None)
+
+    def _read_stderr(self, stream: IO[bytes]) -> None:
+        while block := stream.read1(8192) if hasattr(stream, "read1") else stream.read(8192):
+            self._stderr += block
+            del self._stderr[:-STDERR_KEPT]
+
+    def follow(self, progress: Progress) -> None:
+        """Take messages until the child is done, dead, or over a limit."""
+        started = last_word = time.monotonic()
+        while True:
+            try:
+                line = self._lines.get(timeout=POLL_SECONDS)
+            except queue.Empty:
+                now = time.monotonic()
+                self.killed_because = self._over_limit(now - started, now - last_word)
+                if self.killed_because:
+                    kill_group(self._process)
+                    return
+                continue
+            if line is None:
+                self._process.wait(timeout=30)
+                return
+            last_word = time.monotonic()
+            if last_word - started > self.request.wall_seconds:
+                self.killed_because = self._over_limit(last_word - started, 0)
+                kill_group(self._process)
+                return
+            self._take(line, progress)
+
+    def _over_limit(self, seconds: float, silence: float) -> str:
+        if seconds > self.request.wall_seconds:
+            return f"took longer than its {self.request.wall_seconds:.0f} seconds and was stopped"
+        if silence > SILENCE_SECONDS:
+            return f"said nothing for {SILENCE_SECONDS:.0f} seconds and was stopped"
+        resident = resident_bytes(self._process.pid)
+        if resident > self.request.memory_bytes:
+            return (
+                f"was stopped at {resident / 2**30:.1f} GB of memory "
+                f"(the limit is {self.request.memory_bytes / 2**30:.1f} GB)"
+            )
+        return ""
+
+    def _take(self, line: bytes, progress: Progress) -> None:
+        try:
+            message = json.loads(line)
+        except (ValueError, RecursionError):
+            return  # something in the child printed; it is not for us
+        if not isinstance(message, dict):
+            return
+        if isinstance(message.get("stage"), str):
+            self.stage = message["stage"]
+            progress(f"replay: {self.stage}")
+        if isinstance(message.get("fields"), dict):
+            self.fields.update(message["fields"])
+        if isinstance(message.get("usage"), str):
+            self.usage_error = message["usage"]
+        self._finished = self._finished or bool(message.get("done"))
+
+    def result(self) -> Replay:
+        """The replay as far as it came."""
+        fields = dict(self.fields)
+        if not self._finished:
+            how = self.killed_because or death_sentence(self._process.returncode or 0, self._text())
+            fields["reason"] = f"the replay process {how} while {self.stage}" + (
+                "; what it had found by then is kept" if fields.get("first_bad") else ""
+            )
+            fields["status"] = ReplayStatus.FAILED.value
+        try:
+            return decode(Replay, fields)
+        except (TypeError, ValueError) as error:
+            return Replay(ReplayStatus.FAILED, f"the replay process sent something unexpected ({error})")
+
+    def _text(self) -> str:
+        return bytes(self._stderr).decode("utf-8", "replace")
+
+    def close(self) -> None:
+        """Leave no process and no thread behind."""
+        kill_group(self._process)
+        for thread in self._threads:
+            thread.join(timeout=5)
+        for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
+
+
+def child_environment(request: ReplayRequest, *, onednn: bool = False) -> dict[str, str]:
+    """The child's environment: everything that must be set before TensorFlow is imported.
+
+    oneDNN is off because its fused Dense+relu turns NaN into 0 on a CPU; TF32 is off because it is not float32.
+    """
+    env = dict(os.environ)
+    env.update(
+        TF_ENABLE_ONEDNN_OPTS="1" if onednn else "0",
+        TF_CPP_MIN_LOG_LEVEL="3",
+        TF_DETERMINISTIC_OPS="1",
+        TF_FORCE_GPU_ALLOW_GROWTH="true",
+        NVIDIA_TF32_OVERRIDE="0",
+        KERAS_BACKEND="tensorflow",
+        PYTHONHASHSEED="0",
+        PYTHONUNBUFFERED="1",
+        PYTHONDONTWRITEBYTECODE="1",
+    )
+    env.pop("TF_USE_LEGACY_KERAS", None)
+    env.pop("TF_XLA_FLAGS", None)
+    if request.device == "cpu":
+        env["CUDA_VISIBLE_DEVICES"] = "-1"
+    return env
+
+
+__all__ = ["child_environment", "dump_line", "run_replay"]

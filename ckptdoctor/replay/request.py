@@ -1,0 +1,151 @@
+"""What replay is asked to do: plain data that crosses over to the child process as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ckptdoctor.model import (
+    Census,
+    CkptDoctorError,
+    Evidence,
+    JsonObject,
+    Missing,
+    Timeline,
+    TrainingLog,
+)
+
+if TYPE_CHECKING:
+    from ckptdoctor.api import InspectOptions
+
+DEFAULT_STEPS = 400
+DEFAULT_BUDGET = 25.0  # seconds for experiments
+DEFAULT_WALL = 170.0  # seconds for the whole child, its start included
+DEFAULT_MEMORY = 6 << 30  # resident bytes; TensorFlow alone takes 0.6 GB
+
+
+class ReplayError(CkptDoctorError):
+    """A request that cannot be carried out as it was put: an absent GPU, a malformed `--build`."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointRef:
+    """One checkpoint of the run: where it is and what its census said.
+
+    Attributes:
+        path: of the file or directory.
+        format: value of `Format`.
+        iterations: the optimizer's step count, where it is stored.
+        nonfinite: non-finite entries in weights, statistics and slots.
+        learning_rate: as stored, may be NaN. loss_scaled: whether it holds a loss scale.
+    """
+
+    path: str
+    format: str
+    iterations: int | None = None
+    nonfinite: int = 0
+    learning_rate: float | None = None
+    loss_scaled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayRequest:
+    """Everything the child needs to know.
+
+    Attributes:
+        checkpoints: readable ones, in training order.
+        last_healthy, first_bad: indices into `checkpoints`, or None.
+        model_config, compile_config: as Keras serialised them, from the first checkpoint that holds one.
+        keras_version: that wrote the configuration, where it is recorded.
+        batches: path of the recorded batches.
+        failed: the run went non-finite, by its weights or its log.
+        collapsed: the log or the weights hint that training stagnates although everything is finite.
+        device: `auto`, `cpu`, `gpu`, `gpu:N`.
+        steps: most training steps to replay. budget: seconds for experiments.
+        wall_seconds, memory_bytes: limits of the child (wall clock, resident memory).
+        build: `MODULE:FUNCTION` returning the (compiled) model. custom_objects: module with the run's own classes.
+        trust: rebuild configurations that would run code of their own. unsafe_lambda: Lambda layers too.
+    """
+
+    checkpoints: tuple[CheckpointRef, ...]
+    last_healthy: int | None = None
+    first_bad: int | None = None
+    model_config: JsonObject | None = None
+    compile_config: JsonObject | None = None
+    keras_version: str | None = None
+    batches: str | None = None
+    failed: bool = False
+    collapsed: bool = False
+    device: str = "auto"
+    steps: int = DEFAULT_STEPS
+    budget: float = DEFAULT_BUDGET
+    wall_seconds: float = DEFAULT_WALL
+    memory_bytes: int = DEFAULT_MEMORY
+    build: str | None = None
+    custom_objects: str | None = None
+    trust: bool = False
+    unsafe_lambda: bool = False
+    seed: int = 0
+    experiments: bool = True
+
+    @property
+    def loss_scaled(self) -> bool:
+        """Whether any checkpoint holds a loss scale."""
+        return any(c.loss_scaled for c in self.checkpoints)
+
+
+def request_from(evidence: Evidence, options: InspectOptions) -> ReplayRequest:
+    """The request that follows from what was measured and what the user asked for."""
+    timeline, focus = evidence.timeline, evidence.census
+    censuses: list[Census] = []
+    if isinstance(timeline, Timeline):
+        censuses = [p.census for p in timeline.points if isinstance(p.census, Census)]
+    elif isinstance(focus, Census):
+        censuses = [focus]
+    source = next((c for c in censuses if not isinstance(c.info.model_config, Missing)), None)
+    compiled = next((c for c in censuses if not isinstance(c.info.compile_config, Missing)), None)
+    healthy, bad = _bounds(censuses)
+    version = source.info.keras_version if source is not None else Missing("no configuration")
+    return ReplayRequest(
+        checkpoints=tuple(_reference(c) for c in censuses),
+        last_healthy=healthy,
+        first_bad=bad,
+        model_config=_present(source.info.model_config) if source is not None else None,
+        compile_config=_present(compiled.info.compile_config) if compiled is not None else None,
+        keras_version=None if isinstance(version, Missing) else version,
+        batches=evidence.files.batches[0] if evidence.files.batches else None,
+        failed=bad is not None or _log_failed(evidence.log),
+        device=options.device,
+        steps=options.steps,
+        budget=options.budget,
+        wall_seconds=DEFAULT_WALL + max(0.0, options.budget - DEFAULT_BUDGET),
+        build=options.build,
+        custom_objects=options.custom_objects,
+        trust=options.trust,
+        unsafe_lambda=options.unsafe_lambda,
+    )
+
+
+def _present(config: JsonObject | Missing) -> JsonObject | None:
+    return None if isinstance(config, Missing) else config
+
+
+def _reference(census: Census) -> CheckpointRef:
+    rate = census.scalars.get("learning_rate")
+    scaled = "loss_scale" in census.scalars
+    return CheckpointRef(census.info.path, census.info.format.value, census.iterations, census.nonfinite, rate, scaled)
+
+
+def _bounds(censuses: list[Census]) -> tuple[int | None, int | None]:
+    """Index of the first bad checkpoint, and of the last one before it that is wholly finite."""
+    bad = next((n for n, c in enumerate(censuses) if c.nonfinite), None)
+    before = censuses if bad is None else censuses[:bad]
+    return (len(before) - 1 if before else None), bad
+
+
+def _log_failed(log: TrainingLog | None) -> bool:
+    if log is None:
+        return False
+    if log.terminated is not None:
+        return True
+    return any(s.first_nonfinite is not None for s in log.series if s.name.rpartition("_")[2] == "loss")
