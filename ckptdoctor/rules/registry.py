@@ -6,6 +6,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 from ckptdoctor.model import CkptDoctorError, Evidence, Finding, Missing, RuleFailure, Severity, Skipped
 
@@ -105,12 +106,18 @@ def rule(
 
 def all_rules() -> tuple[Rule, ...]:
     """Every rule, by code. Imports the rule modules on first use."""
+    _import_rules()
+    return tuple(_RULES[code] for code in sorted(_RULES))
+
+
+@cache
+def _import_rules() -> None:
+    """Once a process: looking through the package's folders costs as much as measuring a small checkpoint."""
     import ckptdoctor.rules as package
 
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
         if module.name != __name__:
             importlib.import_module(module.name)
-    return tuple(_RULES[code] for code in sorted(_RULES))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ckptdoctor.model import Census, Evidence, Finding, Missing, Severity
+from ckptdoctor.model import Census, Evidence, Finding, JsonObject, Missing, Severity
 from ckptdoctor.replay.allowlist import ConfigProblem, compile_problems, config_problems
 
 MOST_REPORTED = 20  # of one kind; a file with more is not understood better by a longer list
@@ -15,12 +15,23 @@ def problems_of(evidence: Evidence, *kinds: str) -> list[ConfigProblem]:
     if not isinstance(evidence.census, Census):
         return []
     info = evidence.census.info
-    found: list[ConfigProblem] = []
-    if not isinstance(info.model_config, Missing):
-        found += config_problems(info.model_config)
-    if not isinstance(info.compile_config, Missing):
-        found += compile_problems(info.compile_config)
-    return [p for p in found if p.kind in kinds][:MOST_REPORTED]
+    return [p for p in _problems(info.model_config, info.compile_config) if p.kind in kinds][:MOST_REPORTED]
+
+
+_latest: tuple[object, object, tuple[ConfigProblem, ...]] | None = None
+
+
+def _problems(model: JsonObject | Missing, compiled: JsonObject | Missing) -> tuple[ConfigProblem, ...]:
+    """Every problem of both documents; remembered for the next rule, since all of them ask about the same checkpoint."""
+    global _latest  # noqa: PLW0603 - one entry, compared by identity
+    known = _latest
+    if known is not None and known[0] is model and known[1] is compiled:
+        return known[2]
+    found = () if isinstance(model, Missing) else config_problems(model)
+    if not isinstance(compiled, Missing):
+        found += compile_problems(compiled)
+    _latest = (model, compiled, found)
+    return found
 
 
 def leaves_machine(problem: ConfigProblem) -> bool:
