@@ -1,3 +1,19 @@
 """Post-mortem of a training run, from the files it left behind."""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ckptdoctor.recorder.flight import FlightRecorder as FlightRecorder
+
 __version__ = "0.1.0"
+
+_LAZY = {"FlightRecorder": "ckptdoctor.recorder.flight"}  # needs TensorFlow, which `import ckptdoctor` must not
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
