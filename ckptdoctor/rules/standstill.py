@@ -186,6 +186,8 @@ def _guess_of_constant(evidence: Evidence) -> tuple[float, str] | None:
     found, loss = head(spec), main_loss(spec)
     if found is None or loss is None or found[0].units is None:
         return None
+    if loss.name == "mean_squared_error" and found[2] == "sigmoid":
+        return 0.25, "one half for every target of 0 or 1"
     classes = found[0].units if loss.name in CATEGORICAL else 2 if loss.name in BINARY else 0
     if classes < 2:
         return None

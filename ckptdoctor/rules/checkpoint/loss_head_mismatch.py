@@ -38,7 +38,7 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     if found is None or loss is None or loss.custom:
         return
     layer, _, activation = found
-    judged = _judge(loss.name, loss.from_logits, activation, layer.units or 0)
+    judged = judge_pair(loss.name, loss.from_logits, activation, layer.units or 0)
     if judged is None:
         return
     text, weight, cause = judged
@@ -54,7 +54,7 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     )
 
 
-def _judge(loss: str, from_logits: bool, activation: str, units: int) -> tuple[str, float, Cause] | None:
+def judge_pair(loss: str, from_logits: bool, activation: str, units: int) -> tuple[str, float, Cause] | None:
     squashed = activation in ("softmax", "sigmoid")
     if loss in CATEGORICAL | BINARY and from_logits and squashed:
         return "probabilities are treated as logits", 1.5, Cause.LOSS_FUNCTION

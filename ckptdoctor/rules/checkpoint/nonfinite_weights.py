@@ -53,7 +53,7 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         measured=float(total),
         threshold=0.0,
         unit="non-finite entries",
-        votes=_overflow(bad),
+        votes=(*_overflow(bad), *_company(census)),
     )
 
 
@@ -81,3 +81,35 @@ def _overflow(bad: list[TensorStats]) -> tuple[Vote, ...]:
     if not half:
         return ()
     return votes((Cause.MIXED_PRECISION, 1.0, "float16 weights hold infinities: values passed 65,504"))
+
+
+ORDINARY = 100.0  # largest magnitude of an ordinary weight; hand-chosen, initialisers stay below 5
+OVERFLOWING = 1e8  # TheDeepChecker calls weights of that size diverged
+
+
+def _company(census: Census) -> tuple[Vote, ...]:
+    """What the finite entries beside the bad ones tell: huge ones were on the same way, ordinary ones were not."""
+    partly = [
+        t
+        for t in census.of_role(Role.WEIGHT)
+        if t.absmax is not None and (t.nonfinite or len(t.info.shape) > 1) and t.finite >= 4
+    ]
+    if not partly:
+        return ()
+    largest = max(t.absmax or 0.0 for t in partly)
+    if largest > OVERFLOWING:
+        why = f"finite weights beside them reach {largest:.1e}: they overflowed"
+        return votes(
+            (Cause.LEARNING_RATE, 1.0, why),
+            (Cause.EXPLODING_GRADIENTS, 1.2, why),
+            (Cause.DATA_SCALE, 0.6, why),
+            (Cause.DATA_NONFINITE, -3.0, why),
+            (Cause.LABELS, -1.5, why),
+            (Cause.LOSS_FUNCTION, -1.5, why),
+        )
+    if largest < ORDINARY:
+        why = f"finite weights beside them stay below {largest:.2g}: nothing was growing"
+        return votes(
+            (Cause.LEARNING_RATE, -0.8, why), (Cause.EXPLODING_GRADIENTS, -0.8, why), (Cause.DATA_NONFINITE, 0.5, why)
+        )
+    return ()

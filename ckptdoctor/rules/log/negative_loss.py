@@ -1,0 +1,58 @@
+"""CKD205: a loss below zero where none can be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ckptdoctor.model import Cause, Evidence, Finding, Severity
+from ckptdoctor.rules.log.series import loss
+from ckptdoctor.rules.parts import losses_of, maybe_spec, votes
+from ckptdoctor.rules.registry import Limits, Threshold, rule
+from ckptdoctor.rules.symptoms import BOUNDED_BELOW_BY_ZERO, head
+
+
+@rule(
+    code="CKD205",
+    name="negative-loss",
+    severity=Severity.ERROR,
+    needs={"logs", "spec"},
+    since="0.1.0",
+    thresholds={"below": Threshold(-1e-3, unit="loss", source="rounding of a loss near zero stays above this")},
+    doc="""
+    ## What it finds
+    A negative training loss under a built-in loss that cannot be negative.
+    ## Why it matters
+    Cross-entropies and distances are never negative for targets in their range. Below zero the targets are outside it (class
+    ids under a binary loss), and the loss has no minimum.
+    ## How to confirm
+    `y.min(), y.max()`.
+    ## How to fix
+    Class ids: one unit a class, softmax, sparse_categorical_crossentropy. Other targets: a loss that is defined for them.
+    ## References
+    AUTOTRAINER: a negative loss means a wrong loss. Own losses may rightly be negative (a log-likelihood).
+    """,
+)
+def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
+    series, spec = loss(evidence), maybe_spec(evidence)
+    losses = losses_of(spec)
+    if series is None or series.min is None or series.min >= limits["below"]:
+        return
+    if not losses or any(known.custom or known.name not in BOUNDED_BELOW_BY_ZERO for known in losses):
+        return
+    found = head(spec)
+    why = f"{losses[0].name} is never negative for targets in its range"
+    yield Finding(
+        rule="CKD205",
+        severity=Severity.ERROR,
+        message=f"{series.name} falls to {series.min:.4g}, but {why}.",
+        layer=found[0].name if found is not None else None,
+        measured=series.min,
+        threshold=0.0,
+        unit="loss",
+        votes=votes(
+            (Cause.LOSS_FUNCTION, 4.0, why),
+            (Cause.LABELS, 3.9, why),
+            (Cause.LEARNING_RATE, -1.5, "no rate makes a distance negative"),
+        ),
+        data={"locates": True},
+    )

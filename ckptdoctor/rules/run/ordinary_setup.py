@@ -1,0 +1,102 @@
+"""CKD602: nothing in the set-up explains why the run does not learn."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from ckptdoctor.model import Cause, Evidence, Finding, ModelSpec, Severity
+from ckptdoctor.rules.checkpoint.learning_rate_unusual import ADAPTIVE
+from ckptdoctor.rules.checkpoint.loss_head_mismatch import judge_pair
+from ckptdoctor.rules.parts import spec_of, votes
+from ckptdoctor.rules.registry import Limits, rule
+from ckptdoctor.rules.standstill import standstill
+from ckptdoctor.rules.symptoms import (
+    BINARY,
+    CATEGORICAL,
+    FLAT,
+    HAS_KERNEL,
+    head,
+    hidden_activations,
+    learning_rate,
+    main_loss,
+    optimizer_class,
+)
+
+INITIALIZERS = {
+    "GlorotUniform",
+    "GlorotNormal",
+    "HeUniform",
+    "HeNormal",
+    "LecunUniform",
+    "LecunNormal",
+    "VarianceScaling",
+}
+
+
+@rule(
+    code="CKD602",
+    name="ordinary-setup",
+    severity=Severity.INFO,
+    needs={"spec"},
+    since="0.1.0",
+    doc="""
+    ## What it finds
+    A classifier that does not learn although rate, optimizer, activations, initialisers, head and loss are the usual ones, and
+    it is not deep.
+    ## Why it matters
+    What is left is the data: labels that do not belong to the inputs, or inputs on the wrong scale.
+    ## How to confirm
+    Overfit twenty rows; look at ten rows with their labels.
+    ## How to fix
+    Check the pairing of inputs and labels; standardise the inputs.
+    ## References
+    By elimination.
+    """,
+)
+def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
+    spec = spec_of(evidence)
+    found = standstill(evidence)
+    if found is None or not _ordinary(spec, evidence):
+        return
+    worse = found.kind == "worse_than_constant"
+    why = "rate, activations, initialisers, head and loss are the usual ones"
+    yield Finding(
+        rule="CKD602",
+        severity=Severity.INFO,
+        message="Rate, optimizer, activations, initialisers, head and loss are the usual ones; the data is what is left.",
+        votes=votes(
+            (Cause.LABELS, 0.6 if worse else 1.6, why),
+            (Cause.DATA_SCALE, 1.6 if worse else 0.8, why),
+            (Cause.ACTIVATION, -0.8, why),
+            (Cause.INITIALIZATION, -1.0, why),
+            (Cause.LOSS_FUNCTION, -0.8, why),
+            (Cause.VANISHING_GRADIENTS, -0.7, why),
+        ),
+    )
+
+
+def _ordinary(spec: ModelSpec, evidence: Evidence) -> bool:
+    rate, loss, found = learning_rate(evidence), main_loss(spec), head(spec)
+    if (
+        rate is None
+        or not math.isfinite(rate)
+        or loss is None
+        or found is None
+        or loss.name not in CATEGORICAL | BINARY
+    ):
+        return False
+    low, high = (1e-4, 1e-2) if optimizer_class(evidence) in ADAPTIVE else (1e-3, 0.5)
+    kernels = [layer for layer in spec.layers if layer.class_name in HAS_KERNEL]
+    usual = all(_initializer(layer.config.get("kernel_initializer")) in INITIALIZERS for layer in kernels)
+    soft = all(activation not in FLAT | {"exponential"} for _, activation in hidden_activations(spec))
+    paired = judge_pair(loss.name, loss.from_logits, found[2], found[0].units or 0) is None and not (
+        found[2] == "softmax" and found[0].units == 1
+    )
+    return low <= rate <= high and usual and soft and paired and len(kernels) < 8
+
+
+def _initializer(config: object) -> str:
+    name = config.get("class_name") if isinstance(config, dict) else config
+    text = str(name or "GlorotUniform")
+    return "".join(part.capitalize() for part in text.split("_")) if "_" in text else text
