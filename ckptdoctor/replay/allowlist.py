@@ -18,6 +18,8 @@ MAX_DEPTH = 200  # nesting of the walk; Keras' own largest models stay below 40
 MAX_PROBLEMS = 256
 MAX_EXTENT = 1 << 31  # one dimension of a layer; a larger one is a shape bomb (CVE-2026-0897)
 
+REMOVABLE = ("_constraint", "_regularizer", "_initializer")
+
 _KERAS_MODULE = re.compile(r"^(tf_keras|keras|tensorflow\.keras|tensorflow\.python\.keras)(\.[A-Za-z0-9_.]+)?$")
 _PLAIN_CLASSES = frozenset(
     [
@@ -76,6 +78,11 @@ class ConfigProblem:
     def custom(self) -> bool:
         """Only unknown, not dangerous by itself: the user's own class or function, which can be brought along."""
         return self.kind == "custom"
+
+    @property
+    def removable(self) -> bool:
+        """A constraint, regularizer or initializer: a forward pass does not need it."""
+        return self.address.endswith(REMOVABLE)
 
 
 def config_problems(config: Any, *, root: str = "model") -> tuple[ConfigProblem, ...]:

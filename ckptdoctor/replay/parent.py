@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import IO, Any
 
 from ckptdoctor.model import Replay, ReplayStatus
-from ckptdoctor.replay.allowlist import config_problems
+from ckptdoctor.replay.allowlist import compile_problems, config_problems
 from ckptdoctor.replay.request import ReplayError, ReplayRequest
 from ckptdoctor.replay.watch import death_sentence, kill_group, resident_bytes
 from ckptdoctor.replay.wire import decode, dump_line, to_plain
@@ -87,7 +87,11 @@ def _refused(request: ReplayRequest) -> Replay | None:
     """Refuse a configuration that would run somebody's code, unless the user trusts it or brought the code."""
     if request.trust or request.build is not None:
         return None
-    problems = [p for p in config_problems(request.model_config) if not (p.custom and request.custom_objects)]
+    problems = [
+        p
+        for p in (*config_problems(request.model_config), *(c for c in compile_problems(request.compile_config) if not c.custom))
+        if not (p.custom and (request.custom_objects or p.removable))
+    ]
     if not problems:
         return None
     first, more = problems[0], len(problems) - 1

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ckptdoctor.model import ReplayStatus
-from ckptdoctor.replay.allowlist import config_problems
+from ckptdoctor.replay.allowlist import REMOVABLE, config_problems
 from ckptdoctor.replay.batches import Recording
 from ckptdoctor.replay.dialect import Dialect, keras_2, keras_3
 from ckptdoctor.replay.failure import CannotReplay, brief
@@ -18,7 +18,6 @@ from ckptdoctor.replay.losses import LossPlan, plan_losses, rebuild_optimizer, s
 from ckptdoctor.replay.request import ReplayRequest
 
 OLDEST_KERAS = (3, 15, 1)  # earlier ones can be made to read outside files while loading
-STRIPPABLE = ("_constraint", "_regularizer", "_initializer")
 
 
 @dataclass(slots=True)
@@ -166,7 +165,7 @@ def _strip_custom(config: Any, known: Mapping[str, Any]) -> tuple[str, ...]:
     names: list[str] = []
     if isinstance(config, dict):
         for key, value in config.items():
-            if key.endswith(STRIPPABLE) and isinstance(value, dict):
+            if key.endswith(REMOVABLE) and isinstance(value, dict):
                 problems = [p for p in config_problems(value) if p.custom and p.subject not in known]
                 if problems:
                     names.append(f"{key.rpartition('_')[2]} '{value.get('class_name')}'")

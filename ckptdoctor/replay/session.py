@@ -67,6 +67,9 @@ def replay(request: ReplayRequest, reporter: Reporter) -> None:
     starts = start_states(session)
     outcome, start = reproduce(session, starts)
     report_run(session, outcome, start)
+    if outcome.failed_step is not None:
+        look_closely(session, outcome, start)
+    look_at_layers(session, outcome, start)
 
 
 def prepare(request: ReplayRequest, reporter: Reporter) -> Session:
@@ -176,4 +179,49 @@ def report_run(session: Session, outcome: RunOutcome, start: Start) -> None:
         records=tuple(outcome.records),
         initial_loss=outcome.records[0].loss if outcome.records else None,
         seconds_reproduce=outcome.seconds,
+    )
+
+
+def look_closely(session: Session, outcome: RunOutcome, start: Start) -> None:
+    """Repeat the failing step eagerly with everything watched, and hand over the first bad place."""
+    from ckptdoctor.replay.closeup import examine, observe
+
+    assert outcome.failed_batch is not None
+    assert outcome.before is not None
+    assert outcome.failed_step is not None
+    session.reporter.stage(f"looking closely at step {outcome.failed_step}")
+    with tf.device(session.device):
+        put(session.step.variables, outcome.before)
+        iteration = session.rebuilt.dialect.iterations(session.rebuilt.model.optimizer)
+        seen = observe(session.step, outcome.before, outcome.failed_batch)
+        point = examine(session.step, seen, step_index=outcome.failed_step, optimizer_step=iteration)
+    del start
+    session.reporter.found(first_bad=point, seconds_closeup=seen.seconds)
+
+
+def look_at_layers(session: Session, outcome: RunOutcome, start: Start) -> None:
+    """Hand over the layers' activity at the first and at the last finite state, and how well the last one predicts."""
+    from ckptdoctor.replay.activity import joined_rows, measure_activity
+    from ckptdoctor.replay.skill import judge_for, learns, measure_skill
+
+    session.reporter.stage("measuring the layers")
+    request, batches = session.request, session.recording.batches
+    rows = joined_rows(batches)
+    first = start.snapshot
+    if request.last_healthy is not None:
+        first = session.state_of(request.checkpoints[0])[0]
+    with tf.device(session.device):
+        activity = measure_activity(session.step, first, rows)
+        last = outcome.before if outcome.failed_step is not None and outcome.before is not None else start.snapshot
+        activity_end = measure_activity(session.step, last, rows)
+        judge = judge_for(session.step, batches)
+        skill = measure_skill(session.step, last, batches, judge)
+    known = learns(skill) if not session.rebuilt.plan.substituted else None
+    session.reporter.found(
+        activity=activity,
+        activity_end=activity_end,
+        skill=skill,
+        prediction_std=skill.prediction_std,
+        target_std=skill.target_std,
+        learns=None if outcome.failed_step is not None else known,
     )

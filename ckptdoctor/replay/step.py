@@ -155,7 +155,7 @@ class TrainingStep:
                 tf.cast(loss, tf.float64),
                 self._accuracy(targets, prediction),
                 tf.cast(bad, tf.float64),
-                tf.cast(_any_nonfinite(after), tf.float64),
+                tf.cast(_any_nonfinite([*after, *self._statistics()]), tf.float64),
                 tf.cast(_any_nonfinite(self._slots()), tf.float64),
                 scale,
                 rate,
@@ -173,6 +173,10 @@ class TrainingStep:
         limit = self.clip_norm
         factor = tf.where(tf.math.is_inf(limit), tf.ones_like(norm), limit / tf.maximum(norm, limit))
         return [None if g is None else _times(g, factor) for g in gradients]
+
+    def _statistics(self) -> list[Any]:
+        """Moving mean and variance and the like, after the step."""
+        return [raw(v).read_value() for v in self.model.non_trainable_variables if raw(v).dtype.is_floating]
 
     def _slots(self) -> list[Any]:
         owned = {id(v) for v in self._raw_trainable}
