@@ -1,0 +1,361 @@
+"""Rules on checkpoints and configurations: each fires, and stays silent on a near miss."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from making import (
+    census,
+    evidence,
+    fingerprint,
+    gradient,
+    layer,
+    loss,
+    optimizer,
+    point,
+    spec,
+    state,
+    tensor,
+    timeline,
+    units,
+)
+from table import Row, fires, stays_silent
+
+from ckptdoctor.model import Cause, Pattern, Problem, ProblemKind, Role, Severity, Status
+
+BAD = census(tensor(nan=5))
+
+
+def pattern(kind: str, **changes):
+    fields = {"message": "a pattern", "layer": "h1", "variable": "kernel", "indices": (2,), "count": 1, "of": 10}
+    return evidence(census=BAD, fingerprint=fingerprint(Pattern(kind, **(fields | changes))))
+
+
+def deep(n: int, activation: str = "relu", **changes):
+    return spec(
+        *[layer(f"h{i}", activation=activation) for i in range(n)],
+        layer("out", units=1, activation="linear"),
+        **changes,
+    )
+
+
+ROWS = [
+    Row(
+        "CKD101",
+        lambda: evidence(census=census(tensor(nan=3))),
+        lambda: evidence(census=census(tensor())),
+        severity=Severity.ERROR,
+        says="3 entries are NaN",
+    ),
+    Row(
+        "CKD102",
+        lambda: pattern("kernel_rows", means="input feature"),
+        lambda: pattern("kernel_rows", means="unit of the layer before"),
+        cause=Cause.DATA_NONFINITE,
+        says="feature 2",
+    ),
+    Row("CKD103", lambda: pattern("embedding_rows", means="token id"), lambda: pattern("kernel_rows")),
+    Row("CKD104", lambda: pattern("trainables_only"), lambda: pattern("everything"), cause=Cause.LABELS),
+    Row("CKD105", lambda: pattern("upstream_only"), lambda: pattern("everything"), cause=Cause.ACTIVATION),
+    Row("CKD106", lambda: pattern("statistics_only"), lambda: pattern("trainables_only"), cause=Cause.ARCHITECTURE),
+    Row(
+        "CKD107",
+        lambda: evidence(census=census(tensor(), tensor(role=Role.SLOT, slot="velocity", posinf=4))),
+        lambda: evidence(census=census(tensor(nan=1), tensor(role=Role.SLOT, slot="velocity", posinf=4))),
+        cause=Cause.EXPLODING_GRADIENTS,
+        says="squared gradients overflowed",
+    ),
+    Row("CKD108", lambda: pattern("downstream_only"), lambda: pattern("everything"), cause=Cause.ACTIVATION),
+    Row(
+        "CKD110",
+        lambda: evidence(optimizer=state(rate=math.nan)),
+        lambda: evidence(optimizer=state(rate=0.0)),
+        cause=Cause.LEARNING_RATE,
+        severity=Severity.ERROR,
+    ),
+    Row(
+        "CKD111",
+        lambda: evidence(census=BAD, optimizer=state("SGD", rate=100.0)),
+        lambda: evidence(census=BAD, optimizer=state("SGD", rate=0.1)),
+        cause=Cause.LEARNING_RATE,
+        says="above the usual range for SGD",
+    ),
+    Row(
+        "CKD112",
+        lambda: evidence(census=BAD, optimizer=state(rate=0.001)),
+        lambda: evidence(census=BAD, optimizer=state(rate=0.01)),
+    ),
+    Row(
+        "CKD113",
+        lambda: evidence(optimizer=state(iterations=100, loss_scale=0.25, skipped_updates=100)),
+        lambda: evidence(optimizer=state(iterations=100, loss_scale=16384.0, skipped_updates=2)),
+        cause=Cause.MIXED_PRECISION,
+    ),
+    Row(
+        "CKD114",
+        lambda: evidence(census=census(tensor(dtype="float16", nan=1)), spec=spec()),
+        lambda: evidence(census=census(tensor(dtype="bfloat16", nan=1)), spec=spec()),
+        cause=Cause.MIXED_PRECISION,
+        says="epsilon",
+    ),
+    Row(
+        "CKD114",
+        lambda: evidence(census=BAD, spec=spec(layer("h", dtype_policy="mixed_float16"))),
+        lambda: evidence(
+            census=census(tensor()),
+            spec=spec(layer("h", dtype_policy="mixed_float16"), optimizer=optimizer(loss_scaled=True)),
+        ),
+        cause=Cause.MIXED_PRECISION,
+        says="does not scale the loss",
+    ),
+    Row(
+        "CKD115",
+        lambda: evidence(
+            optimizer=state(
+                gradients=(gradient("a", 1e-7), gradient("b", 1e-4), gradient("c", 1e-2)), profile_ratio=1e-5
+            )
+        ),
+        lambda: evidence(
+            optimizer=state(
+                gradients=(gradient("a", 1e-3), gradient("b", 1e-3), gradient("c", 1e-2)), profile_ratio=0.1
+            )
+        ),
+        cause=Cause.VANISHING_GRADIENTS,
+    ),
+    Row(
+        "CKD115",
+        lambda: evidence(
+            optimizer=state(gradients=(gradient("a", 1e4), gradient("b", 1e2), gradient("c", 1.0)), profile_ratio=1e4)
+        ),
+        lambda: evidence(
+            optimizer=state(
+                gradients=(gradient("a", 1e-2), gradient("b", 1e-4), gradient("c", 1e-6)), profile_ratio=1e4
+            )
+        ),
+        cause=Cause.EXPLODING_GRADIENTS,
+    ),
+    Row(
+        "CKD116",
+        lambda: evidence(optimizer=state(gradients=(gradient("a", ratio=3.0), gradient("b", ratio=1.0)))),
+        lambda: evidence(optimizer=state(gradients=(gradient("a", ratio=0.3), gradient("b", ratio=0.001)))),
+        cause=Cause.LEARNING_RATE,
+    ),
+    Row(
+        "CKD117",
+        lambda: evidence(census=census(tensor(rms=1e9))),
+        lambda: evidence(census=census(tensor(rms=500.0), tensor("e/embeddings", rms=1e9))),
+        cause=Cause.LEARNING_RATE,
+        severity=Severity.ERROR,
+    ),
+    Row(
+        "CKD118",
+        lambda: evidence(census=census(tensor(units=units(distinct=1)))),
+        lambda: evidence(census=census(tensor(units=units(distinct=1)), iterations=0)),
+        cause=Cause.INITIALIZATION,
+        severity=Severity.ERROR,
+    ),
+    Row(
+        "CKD118",
+        lambda: evidence(census=census(tensor(units=units(distinct=1), trainable=True))),
+        lambda: evidence(
+            census=census(tensor(units=units(distinct=1), trainable=False), tensor(units=units(distinct=1, zero=64)))
+        ),
+    ),
+    Row(
+        "CKD119",
+        lambda: evidence(census=census(tensor(rms=5.0), iterations=0)),
+        lambda: evidence(census=census(tensor(rms=0.4), iterations=0)),
+        cause=Cause.INITIALIZATION,
+    ),
+    Row(
+        "CKD121",
+        lambda: evidence(
+            spec=spec(
+                layer("h"), layer("out", units=1, activation="linear"), layer("act", "Activation", activation="softmax")
+            )
+        ),
+        lambda: evidence(spec=spec(layer("h"), layer("out", units=2, activation="softmax"))),
+        cause=Cause.ACTIVATION,
+        severity=Severity.ERROR,
+    ),
+    Row(
+        "CKD122",
+        lambda: evidence(spec=spec(layer("out", units=1, activation="sigmoid"), loss=loss("categorical_crossentropy"))),
+        lambda: evidence(
+            spec=spec(
+                layer("out", units=3, activation="linear"), loss=loss("categorical_crossentropy", from_logits=True)
+            )
+        ),
+        cause=Cause.LOSS_FUNCTION,
+    ),
+    Row(
+        "CKD123",
+        lambda: evidence(spec=spec(layer("out", units=1, activation="relu"))),
+        lambda: evidence(spec=spec(layer("out", units=1, activation="softplus"))),
+        cause=Cause.ACTIVATION,
+    ),
+    Row(
+        "CKD124",
+        lambda: evidence(census=BAD, spec=deep(3, "exponential")),
+        lambda: evidence(census=BAD, spec=spec(layer("h"), layer("out", units=1, activation="exponential"))),
+        cause=Cause.ACTIVATION,
+    ),
+    Row(
+        "CKD124",
+        lambda: evidence(
+            census=BAD,
+            spec=spec(
+                layer("rnn", "SimpleRNN", activation="relu", units=8), layer("out", units=1, activation="linear")
+            ),
+        ),
+        lambda: evidence(
+            census=BAD,
+            spec=spec(
+                layer("rnn", "SimpleRNN", activation="tanh", units=8), layer("out", units=1, activation="linear")
+            ),
+        ),
+        cause=Cause.EXPLODING_GRADIENTS,
+    ),
+    Row(
+        "CKD125",
+        lambda: evidence(spec=deep(3, "sigmoid")),
+        lambda: evidence(
+            spec=spec(
+                layer("a", activation="sigmoid"),
+                layer("bn", "BatchNormalization"),
+                layer("b", activation="sigmoid"),
+                layer("out"),
+            )
+        ),
+        cause=Cause.VANISHING_GRADIENTS,
+    ),
+    Row(
+        "CKD126",
+        lambda: evidence(spec=deep(2, "linear")),
+        lambda: evidence(spec=deep(1, "linear")),
+        cause=Cause.ACTIVATION,
+    ),
+    Row(
+        "CKD127",
+        lambda: evidence(census=BAD, spec=spec(layer("rnn", "SimpleRNN", activation="tanh", units=8), layer("out"))),
+        lambda: evidence(
+            census=BAD,
+            spec=spec(
+                layer("rnn", "SimpleRNN", activation="tanh", units=8), layer("out"), optimizer=optimizer(clipnorm=1.0)
+            ),
+        ),
+        cause=Cause.EXPLODING_GRADIENTS,
+    ),
+    Row(
+        "CKD128",
+        lambda: evidence(census=BAD, spec=spec(loss=loss("rmse", custom=True))),
+        lambda: evidence(census=census(), spec=spec(loss=loss("rmse", custom=True))),
+        cause=Cause.LOSS_FUNCTION,
+    ),
+    Row(
+        "CKD129",
+        lambda: evidence(spec=spec(optimizer=optimizer("SGD", momentum=0.999))),
+        lambda: evidence(spec=spec(optimizer=optimizer("SGD", momentum=0.9))),
+        cause=Cause.OPTIMIZER,
+    ),
+    Row(
+        "CKD130",
+        lambda: evidence(
+            census=census(tensor("h/bias", shape=(64,), rms=40.0)),
+            spec=spec(layer("h", activation="tanh"), layer("out")),
+        ),
+        lambda: evidence(
+            census=census(tensor("h/bias", shape=(64,), rms=40.0)),
+            spec=spec(layer("h", activation="relu"), layer("out")),
+        ),
+    ),
+    Row(
+        "CKD131",
+        lambda: evidence(census=BAD, optimizer=state("SGD"), spec=spec(optimizer=optimizer("SGD"))),
+        lambda: evidence(census=BAD, optimizer=state("Adam"), spec=spec()),
+    ),
+    Row("CKD132", lambda: evidence(spec=deep(9)), lambda: evidence(spec=deep(5))),
+    Row(
+        "CKD301",
+        lambda: evidence(timeline=timeline(point(0), point(1, BAD, status=Status.SICK))),
+        lambda: evidence(timeline=timeline()),
+        severity=Severity.ERROR,
+        says="epoch_000.keras before it is healthy",
+    ),
+    Row(
+        "CKD701",
+        lambda: evidence(census=census(problems=(Problem(ProblemKind.DAMAGED, "cut off"),))),
+        lambda: evidence(census=census(problems=(Problem(ProblemKind.UNSUPPORTED, "a filter"),))),
+        severity=Severity.ERROR,
+    ),
+    Row(
+        "CKD702",
+        lambda: evidence(census=census(problems=(Problem(ProblemKind.HOSTILE, "external storage"),))),
+        lambda: evidence(census=census()),
+        severity=Severity.ERROR,
+    ),
+]
+
+
+def config(*layers: dict, **compile_config) -> object:
+    return evidence(
+        census=census(
+            model_config={
+                "class_name": "Sequential",
+                "module": "keras",
+                "config": {"name": "m", "layers": list(layers)},
+            },
+            compile_config=compile_config or {"loss": "mse"},
+        )
+    )
+
+
+def dense(module: str = "keras.layers", class_name: str = "Dense", **changes) -> dict:
+    return {
+        "module": module,
+        "class_name": class_name,
+        "config": {"name": "d", "units": 4} | changes,
+        "registered_name": None,
+    }
+
+
+MALICE = [
+    Row(
+        "CKD703",
+        lambda: config(dense(class_name="Lambda")),
+        lambda: config(dense()),
+        severity=Severity.WARNING,
+        says="CVE-2024-3660",
+    ),
+    Row("CKD704", lambda: config(dense("os", "system")), lambda: config(dense()), severity=Severity.ERROR),
+    Row(
+        "CKD705",
+        lambda: config(dense(enable_unsafe_deserialization=True)),
+        lambda: config(dense()),
+        severity=Severity.ERROR,
+    ),
+    Row(
+        "CKD706",
+        lambda: config(dense(class_name="StringLookup", vocabulary="http://example.org/words")),
+        lambda: config(dense(class_name="StringLookup", vocabulary="words.txt")),
+        severity=Severity.ERROR,
+    ),
+    Row(
+        "CKD707",
+        lambda: config(dense(class_name="StringLookup", vocabulary="words.txt")),
+        lambda: config(dense(class_name="StringLookup", vocabulary=["a", "b"])),
+        severity=Severity.WARNING,
+    ),
+    Row("CKD708", lambda: config(dense(units=10**12)), lambda: config(dense(units=10**6)), severity=Severity.ERROR),
+]
+
+
+@pytest.mark.parametrize("row", ROWS + MALICE, ids=lambda r: r.code)
+def test_fires(row: Row):
+    fires(row)
+
+
+@pytest.mark.parametrize("row", ROWS + MALICE, ids=lambda r: r.code)
+def test_stays_silent_on_a_near_miss(row: Row):
+    stays_silent(row)
