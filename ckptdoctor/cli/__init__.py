@@ -18,6 +18,8 @@ from ckptdoctor.model import CkptDoctorError
 # name → (module, attribute, one line for the overview). The line stands here so that the overview imports no command.
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "inspect": ("ckptdoctor.cli.inspect", "inspect", "Post-mortem of a checkpoint or a run directory."),
+    "scan": ("ckptdoctor.cli.scan", "scan", "Many checkpoints: which are sick, since when, where to resume."),
+    "merge": ("ckptdoctor.cli.scan", "merge", "Results files of several scans as one."),
     "explain": ("ckptdoctor.cli.explain", "explain", "What a rule checks, or what a cause means."),
     "rules": ("ckptdoctor.cli.rules", "rules", "All rules."),
 }

@@ -215,7 +215,7 @@ class Scan:
             if summary is not None:
                 yield self._count_run(summary)
             return
-        if not self._mine(event.path):
+        if not self.mine(event.path):
             self.counts.found += 1
             return
         self.counts.found += 1
@@ -235,7 +235,8 @@ class Scan:
             return
         self._submit(event, self._task(event))
 
-    def _mine(self, path: str) -> bool:
+    def mine(self, path: str) -> bool:
+        """Whether a path is in this share."""
         if self._options.shard is None:
             return True
         index, count = self._options.shard

@@ -36,6 +36,19 @@ SENTENCE_LIMIT = 600  # characters of one sentence of a line; hostile names can 
 Answer = dict[str, Any]
 
 
+def prepare() -> None:
+    """Import what every measurement needs: a broken installation shows before the first file is blamed for it."""
+    import ckptdoctor.checkpoints
+    import ckptdoctor.diagnosis
+    import ckptdoctor.evidence.census
+    import ckptdoctor.evidence.config
+    import ckptdoctor.evidence.fingerprint
+    import ckptdoctor.evidence.optimizer  # noqa: F401
+    from ckptdoctor.rules.registry import all_rules
+
+    all_rules()
+
+
 def measure(task: dict[str, Any]) -> Answer:
     """Measure and judge one checkpoint.
 
@@ -56,6 +69,9 @@ def measure(task: dict[str, Any]) -> Answer:
         answer = _unreadable(
             Kind.BLOATED, f"{task['path']}: more memory needed than a worker may take; raise --memory if you trust it"
         )
+    except Exception as error:  # noqa: BLE001 - a fault of ours costs this file only, and is told
+        words = f"{task['path']}: ckptdoctor failed on it ({type(error).__name__}: {error}); please report this with the file"
+        answer = _unreadable(Kind.CRASHED, words)
     answer["seconds"] = round(time.perf_counter() - started, 6)
     return answer
 
@@ -218,7 +234,11 @@ def _warnings(findings: Sequence[Finding], census: Census) -> list[str]:
 
 
 def _why_unreadable(path: str, census: Census, words: str) -> str:
-    sentence = words if os.path.basename(path.rstrip("/")) in words else f"{path}: {words}"
+    name = os.path.basename(path.rstrip("/"))
+    if words.startswith(name):
+        sentence = path + words[len(name) :]
+    else:
+        sentence = words if path in words else f"{path}: {words}"
     if census.info.coverage < 1.0 and "%" not in sentence:
         sentence += f" ({census.info.coverage:.0%} of its tensor bytes could be located)"
     return sentence

@@ -112,8 +112,9 @@ def main() -> None:
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 1)  # whatever prints here must not speak into the pipe
     _quiet_core()
-    from ckptdoctor.scanner.work import measure
+    from ckptdoctor.scanner.work import measure, prepare
 
+    prepare()
     try:
         serve(0, outlet, measure)
     except OSError:
