@@ -1,0 +1,315 @@
+"""Everything that the HTML page shows, prepared: the templates only lay it out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ckptdoctor.causes import CAUSE_DOCS
+from ckptdoctor.model import Batches, ChainLink, Missing, NonfinitePoint, Pattern, Replay, Report, Status
+from ckptdoctor.report import numbers, story
+from ckptdoctor.report.charts import curves, features, graph, heat, rulebook, sums, tables
+from ckptdoctor.report.charts.bars import share
+from ckptdoctor.report.charts.lines import LineChart
+from ckptdoctor.report.document.run import main_log, other_logs
+from ckptdoctor.report.document.tensors import census_of, layers_of, parameters
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A labelled line under the headline; `detail` is smaller, `mono` text is a name from the files."""
+
+    label: str
+    text: str
+    detail: str
+    mono: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One station of the chain from the first non-finite value to the weights."""
+
+    phase: str
+    layer: str
+    what: str
+    nonfinite: str
+    bar: int
+    span: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayView:
+    """What replay showed."""
+
+    sentence: str
+    start: str
+    message: str
+    operands: tuple[tuple[str, str, str, str, str], ...]  # name, shape, dtype, non-finite, range
+    chain: tuple[Link, ...]
+    hidden_links: int
+    chart: LineChart | None
+    activity: tuple[tables.ActivityRow, ...]
+    notes: tuple[str, ...]
+    experiments: tuple[curves.ExperimentView, ...]
+    experiment_axes: str
+    skipped: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """The whole page, section by section."""
+
+    name: str
+    status: str
+    cause: str
+    cause_title: str
+    cause_plain: str
+    group: str
+    grade: str
+    grade_words: str
+    chances: str
+    squares: int
+    headline: str
+    next_step: str
+    facts: tuple[Fact, ...]
+    fix_text: str
+    fix_code: str
+    fix_tested: bool
+    fix_watch: str
+    resume: story.Resume | None
+    how_known: str
+    patterns: tuple[Pattern, ...]
+    graph: graph.Graph | None
+    tensors: tables.TensorTable | None
+    gradients: tuple[tables.GradientRow, ...]
+    optimizer: tuple[tuple[str, str], ...]
+    log: curves.LogView | None
+    strip: curves.Strip | None
+    growth: tuple[str, ...]
+    timeline_notes: tuple[str, ...]
+    heat: tuple[heat.HeatMap, ...]
+    replay: ReplayView | None
+    sums: tuple[sums.CauseSum, ...]
+    margin: str
+    decide: str
+    rules: tuple[rulebook.RuleView, ...]
+    anchors: frozenset[str]
+    batches: Batches | None
+    arrays: tuple[features.ArrayView, ...]
+    association: str
+    gaps: tuple[story.NotChecked, ...]
+    skipped: tuple[tuple[str, tuple[str, ...]], ...]
+    failures: tuple[tuple[str, str], ...]
+    subject: tuple[tuple[str, str], ...]
+    versions: tuple[tuple[str, str], ...]
+    used: tuple[tuple[str, str], ...]
+    hidden_files: int
+    unreadable: tuple[tuple[str, str], ...]
+    ignored: tuple[tuple[str, str], ...]
+    problems: tuple[tuple[str, str], ...]
+    tool_version: str
+    seconds: str
+
+
+def build_page(report: Report) -> Page:
+    """Prepare every section."""
+    verdict, evidence = report.verdict, report.evidence
+    fix = story.fix(report) if verdict.status is Status.SICK else None
+    log = main_log(report)
+    view, strip = (None, curves.strip(report, None, "")) if isinstance(log, Missing) else curves.log_view(report, log)
+    timeline = evidence.timeline
+    views = rulebook.rule_views(report)
+    batches = None if isinstance(evidence.batches, Missing) else evidence.batches
+    return Page(
+        name=story.subject_name(report),
+        status=verdict.status.value,
+        cause=verdict.cause.value,
+        cause_title=story.cause_title(verdict.cause),
+        cause_plain=CAUSE_DOCS[verdict.cause].plain if verdict.status is Status.SICK else "",
+        group=verdict.group.value,
+        grade=verdict.grade.value,
+        grade_words=story.GRADE_WORDS[verdict.grade],
+        chances=story.chances(verdict.confidence),
+        squares=min(max(round(10 * verdict.confidence), 0), 10),
+        headline=verdict.headline,
+        next_step=verdict.next_step,
+        facts=tuple(_facts(report)),
+        fix_text=fix.text if fix else "",
+        fix_code=fix.code if fix else "",
+        fix_tested=fix.tested if fix else False,
+        fix_watch=fix.watch if fix else "",
+        resume=story.resume(report),
+        how_known=report.diagnosis.origin.how,
+        patterns=() if isinstance(evidence.fingerprint, Missing) else evidence.fingerprint.patterns[:8],
+        graph=graph.model_graph(report),
+        tensors=tables.tensor_table(report),
+        gradients=tables.gradient_rows(report),
+        optimizer=tuple(_optimizer(report)),
+        log=view,
+        strip=strip,
+        growth=() if isinstance(timeline, Missing) else story.growth(timeline)[:6],
+        timeline_notes=() if isinstance(timeline, Missing) else timeline.notes,
+        heat=heat.heat_maps(report),
+        replay=_replay(report),
+        sums=sums.cause_sums(report) if verdict.status is Status.SICK else (),
+        margin=sums.margin(report),
+        decide=_decide(report),
+        rules=views,
+        anchors=rulebook.shown_ids(views),
+        batches=batches,
+        arrays=features.array_views(batches) if batches else (),
+        association=features.association_words(batches) if batches else "",
+        gaps=story.not_checked(report),
+        skipped=story.skipped_by_reason(report),
+        failures=tuple((f.rule, f.error) for f in report.failures),
+        subject=tuple(_subject(report)),
+        versions=tuple(story.versions(report)),
+        used=_used(report)[:60],
+        hidden_files=max(len(_used(report)) - 60, 0),
+        unreadable=evidence.unreadable[:60],
+        ignored=tuple((f.path, f.reason) for f in evidence.files.ignored[:60]),
+        problems=_problems(report),
+        tool_version=report.tool_version,
+        seconds=numbers.seconds(report.seconds),
+    )
+
+
+def _facts(report: Report) -> list[Fact]:
+    """Where, when, why and what removes it, in a word each."""
+    if report.verdict.status is not Status.SICK:
+        return []
+    origin, replay = report.diagnosis.origin, report.evidence.replay
+    place = "/".join(p for p in (origin.layer, origin.variable) if p)
+    rest = ", ".join(p for p in story.where(origin).split(", ") if p and p != place)
+    facts = [Fact("Where", place or rest or "not known", rest if place else "", mono=bool(place))]
+    time = story.when(origin).split(", ")
+    facts.append(Fact("When", time[0] or "not known", ", ".join(time[1:])))
+    facts.append(Fact("Why", story.cause_title(report.verdict.cause), f"{report.verdict.cause.value}, {report.verdict.group.value}"))
+    healed = [e for e in replay.experiments if e.removes_failure] if isinstance(replay, Replay) else []
+    tried = len(replay.experiments) if isinstance(replay, Replay) else 0
+    if healed:
+        best = next((e for e in healed if e.learns), healed[0])
+        facts.append(Fact("What removes it", best.change, f"{len(healed)} of {numbers.count(tried, 'tried change')} removed it"))
+    else:
+        facts.append(Fact("What removes it", "no change that was tried" if tried else "nothing was tried", f"{tried} tried" if tried else ""))
+    return facts
+
+
+def _decide(report: Report) -> str:
+    """The measurement that would raise a weak verdict."""
+    verdict = report.verdict
+    if verdict.status is not Status.SICK or verdict.grade.value in ("confirmed", "likely"):
+        return ""
+    return CAUSE_DOCS[verdict.cause].decide
+
+
+def _optimizer(report: Report) -> list[tuple[str, str]]:
+    state = report.evidence.optimizer
+    if isinstance(state, Missing):
+        return []
+    rate = state.learning_rate
+    rows = [("optimizer", state.class_name or "unknown"), ("steps taken", numbers.number(state.iterations))]
+    shown = numbers.ABSENT if isinstance(rate, Missing) else f"{numbers.number(rate)} ({state.learning_rate_source})"
+    rows.append(("learning rate", shown))
+    for label, value in (
+        ("gradient of first over last kernel", state.profile_ratio),
+        ("loss scale", state.loss_scale),
+        ("updates skipped by loss scaling", state.skipped_updates),
+    ):
+        if value is not None:
+            rows.append((label, numbers.number(value)))
+    if state.untouched_slots:
+        rows.append(("slots", "all exactly 0 although steps were taken"))
+    return rows + [("note", note) for note in state.notes]
+
+
+def _replay(report: Report) -> ReplayView | None:
+    replay = report.evidence.replay
+    if isinstance(replay, Missing):
+        return None
+    bad = replay.first_bad
+    return ReplayView(
+        story.replay_sentence(report),
+        _start(replay),
+        bad.message if bad else "",
+        _operands(bad) if bad else (),
+        tuple(_link(link) for link in bad.chain[:24]) if bad else (),
+        max(len(bad.chain) - 24, 0) if bad else 0,
+        curves.replay_chart(replay),
+        tables.activity_rows(replay),
+        replay.findings_notes,
+        curves.experiment_views(replay)[:40],
+        curves.experiment_axes(replay) if replay.experiments else "",
+        replay.skipped_experiments,
+    )
+
+
+def _start(replay: Replay) -> str:
+    start = replay.start
+    if start is None:
+        return ""
+    words = {"last_healthy": "the last healthy checkpoint", "healed": "a checkpoint with its non-finite entries drawn again", "fresh": "freshly drawn weights"}  # fmt: skip
+    text = f"It started from {words.get(start.kind, start.kind)}"
+    if start.checkpoint:
+        text += f" ({story.last_part(start.checkpoint)})"
+    text += ", with the optimizer's state" if start.slots_restored else ", without the optimizer's state"
+    return f"{text}; loss: {start.loss}."
+
+
+def _operands(bad: NonfinitePoint) -> tuple[tuple[str, str, str, str, str], ...]:
+    return tuple(
+        (o.name, numbers.shape(o.shape), o.dtype, f"{o.nonfinite:,}", story.span(o.min, o.max)) for o in bad.operands[:8]
+    )
+
+
+def _link(link: ChainLink) -> Link:
+    return Link(
+        link.phase.value,
+        link.layer or "",
+        link.what,
+        f"{link.nonfinite:,} of {link.size:,}",
+        share(link.nonfinite, link.size),
+        story.span(link.min, link.max),
+    )
+
+
+def _subject(report: Report) -> list[tuple[str, str]]:
+    rows = [("inspected", report.evidence.files.path)]
+    census = census_of(report)
+    if census is None:
+        return rows
+    info = census.info
+    rows += [("checkpoint", info.path), ("format", info.format.value), ("size", numbers.size(info.size_bytes))]
+    rows += [
+        (label, value)
+        for label, value in (("saved by Keras", info.keras_version), ("saved at", info.saved_at), ("backend", info.backend))
+        if not isinstance(value, Missing)
+    ]
+    spec = report.evidence.spec
+    if not isinstance(spec, Missing):
+        rows.append(("model", f"{spec.class_name}, {spec.global_policy}"))
+        if not isinstance(spec.compile, Missing) and spec.compile.losses:
+            rows.append(("loss", ", ".join(x.name + (" (from logits)" if x.from_logits else "") for x in spec.compile.losses)))
+    rows += [("layers", f"{len(layers_of(report)):,}"), ("parameters", numbers.number(parameters(report)))]
+    if info.coverage < 1:
+        rows.append(("could be read", numbers.percent(info.coverage)))
+    return rows
+
+
+def _used(report: Report) -> tuple[tuple[str, str], ...]:
+    files = report.evidence.files
+    return (
+        *((path, "checkpoint") for path in files.checkpoints),
+        *((path, "log") for path in files.logs),
+        *((path, "batches") for path in files.batches),
+    )
+
+
+def _problems(report: Report) -> tuple[tuple[str, str], ...]:
+    census = census_of(report)
+    problems = census.info.problems if census else ()
+    return tuple((p.kind.value, f"{p.message}{f' ({p.where})' if p.where else ''}") for p in problems[:40])
+
+
+def name_of_log(report: Report) -> tuple[str, ...]:
+    """Sources of the logs that are not drawn."""
+    return tuple(log.source for log in other_logs(report))
