@@ -1,0 +1,487 @@
+"""Rules on logs, batches, timelines and replay: each fires, and stays silent on a near miss."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from making import (
+    array,
+    batches,
+    census,
+    evidence,
+    layer,
+    log,
+    loss,
+    optimizer,
+    point,
+    replay,
+    series,
+    spec,
+    state,
+    tensor,
+    timeline,
+)
+from table import Row, fires, stays_silent
+
+from ckptdoctor.model import (
+    Association,
+    Cause,
+    Experiment,
+    FeatureStats,
+    Growth,
+    LayerActivity,
+    NonfinitePoint,
+    Phase,
+    ReplayStatus,
+    Severity,
+    Status,
+    StepRecord,
+    TensorGlimpse,
+)
+from ckptdoctor.model.replay import Skill
+
+BAD = census(tensor(nan=5))
+NAN = math.nan
+STUCK = (2.303, 2.302, 2.303, 2.301, 2.302, 2.303, 2.302, 2.302)
+CLASSIFIER = spec(
+    layer("h"), layer("out", units=10, activation="softmax"), loss=loss("sparse_categorical_crossentropy")
+)
+BINARY = spec(layer("h"), layer("out", units=1, activation="sigmoid"), loss=loss("binary_crossentropy"))
+RELU_HEAD = spec(layer("h"), layer("out", units=1, activation="relu"))
+SGD = spec(optimizer=optimizer("SGD", 0.01))
+
+
+def classes(n: int = 10, **changes):
+    return array(
+        "y",
+        "target",
+        min=0.0,
+        max=n - 1.0,
+        mean=(n - 1) / 2,
+        std=2.0,
+        integral=True,
+        classes=tuple((float(i), 25) for i in range(n)),
+        **changes,
+    )
+
+
+def stuck(**parts):
+    fields = {
+        "census": census(iterations=400),
+        "spec": CLASSIFIER,
+        "logs": log(series(values=STUCK)),
+        "batches": batches(y=classes()),
+    }
+    return evidence(**(fields | parts))
+
+
+def experiment(key: str, cause: Cause, *, removes: bool | None = True, learns: bool | None = True) -> Experiment:
+    return Experiment(key, key, cause, "", removes, learns, 50, 50, 1.0, 0.1)
+
+
+def reproduced(
+    *experiments: Experiment, losses=(1.0, 1.0, 1.0), phase: Phase = Phase.LOSS, op: str | None = "Log", **changes
+):
+    bad = NonfinitePoint(phase, changes.pop("layer", None), op, None, 2, 10, 0, (3,), "nan", message="it broke")
+    records = tuple(StepRecord(n, 0, value, None, 1.0) for n, value in enumerate(losses))
+    return evidence(
+        census=BAD,
+        spec=spec(),
+        replay=replay(ReplayStatus.REPRODUCED, first_bad=bad, records=records, experiments=experiments, **changes),
+    )
+
+
+def activity(
+    name: str = "h",
+    *,
+    dead: float | None = None,
+    flat: float | None = None,
+    gradient: float | None = None,
+    kind: str = "relu",
+) -> LayerActivity:
+    glimpse = TensorGlimpse(name, (32, 64), "float32", 0, 0.0, 1.0)
+    return LayerActivity(name, "Dense", kind, glimpse, dead, flat, 0.1, gradient_rms=gradient)
+
+
+def standing_still(**changes):
+    return stuck(replay=replay(**({"skill": Skill(0.0, loss=2.303, trivial_loss=2.303)} | changes)))
+
+
+ROWS = [
+    Row(
+        "CKD201",
+        lambda: evidence(logs=log(series(values=(1.0, NAN)))),
+        lambda: evidence(logs=log(series("accuracy", (0.5, NAN)))),
+        severity=Severity.ERROR,
+    ),
+    Row(
+        "CKD202",
+        lambda: evidence(logs=log(series(values=(NAN, NAN))), optimizer=state()),
+        lambda: evidence(logs=log(series(values=(1.0, NAN))), optimizer=state()),
+        cause=Cause.DATA_NONFINITE,
+    ),
+    Row(
+        "CKD203",
+        lambda: evidence(logs=log(series(values=(1.0, 0.5, 40.0, NAN)))),
+        lambda: evidence(logs=log(series(values=(1.0, 0.5, 0.6, NAN)))),
+        cause=Cause.LEARNING_RATE,
+    ),
+    Row(
+        "CKD203",
+        lambda: evidence(logs=log(series(values=(1.0, 0.5, 4e6)))),
+        lambda: evidence(logs=log(series(values=(1.0, 0.5, 40.0)))),
+        severity=Severity.ERROR,
+    ),
+    Row(
+        "CKD204",
+        lambda: evidence(logs=log(series(values=(1.0, 0.5, 0.4, NAN)))),
+        lambda: evidence(logs=log(series(values=(1.0, 0.5, 3.0, NAN)))),
+        cause=Cause.DATA_NONFINITE,
+    ),
+    Row(
+        "CKD205",
+        lambda: evidence(logs=log(series(values=(0.5, -0.2, -3.0))), spec=BINARY),
+        lambda: evidence(logs=log(series(values=(0.5, -0.2, -3.0))), spec=spec(loss=loss("gauss_nll", custom=True))),
+        cause=Cause.LOSS_FUNCTION,
+        severity=Severity.ERROR,
+    ),
+    Row(
+        "CKD206",
+        lambda: evidence(logs=log(series(), series("accuracy", (0.5,) * 5))),
+        lambda: evidence(logs=log(series(), series("accuracy", (0.5, 0.5, 0.6, 0.5, 0.5)))),
+        cause=Cause.ACTIVATION,
+        severity=Severity.ERROR,
+    ),
+    Row(
+        "CKD207",
+        lambda: evidence(logs=log(series(values=(0.6,) + (0.5293,) * 6)), spec=RELU_HEAD),
+        lambda: evidence(
+            logs=log(series(values=(0.6, 0.5293, 0.52931, 0.5292, 0.5293, 0.52935, 0.5293))), spec=RELU_HEAD
+        ),
+        cause=Cause.ACTIVATION,
+    ),
+    Row(
+        "CKD208",
+        lambda: evidence(logs=log(series(values=(900.0, 300.0))), spec=CLASSIFIER),
+        lambda: evidence(logs=log(series(values=(9.0, 2.0))), spec=CLASSIFIER),
+        cause=Cause.DATA_SCALE,
+    ),
+    Row(
+        "CKD209",
+        lambda: evidence(logs=log(series(values=(1.0, 3.0, 0.9, 2.5, 0.8, 2.8, 1.0)))),
+        lambda: evidence(logs=log(series(values=(1.0, 0.8, 0.82, 0.6, 0.5, 0.51, 0.4)))),
+        cause=Cause.LEARNING_RATE,
+    ),
+    Row(
+        "CKD210",
+        lambda: evidence(
+            logs=log(series(values=(254630.0, 250000.0, 247000.0, 243000.0, 240000.0))),
+            spec=spec(),
+            optimizer=state(),
+            census=census(iterations=1600),
+        ),
+        lambda: evidence(
+            logs=log(series(values=(25.0, 24.0, 23.0, 22.0, 21.0))),
+            spec=spec(),
+            optimizer=state(),
+            census=census(iterations=1600),
+        ),
+        cause=Cause.LEARNING_RATE,
+    ),
+    Row(
+        "CKD211",
+        lambda: evidence(logs=log(series(values=(1.0, 0.5, NAN)), series("learning_rate", (0.01, 0.01, 1.0)))),
+        lambda: evidence(logs=log(series(values=(1.0, 0.5, NAN)), series("learning_rate", (0.01, 0.02, 0.03)))),
+        cause=Cause.LEARNING_RATE,
+    ),
+    Row(
+        "CKD212",
+        lambda: evidence(
+            logs=log(
+                series(values=(1.0, 0.9, 0.8, 0.7, 0.6, NAN)), series("grad_norm", (1.0, 1.1, 0.9, 1.0, 1.2, 80.0))
+            )
+        ),
+        lambda: evidence(
+            logs=log(series(values=(1.0, 0.9, 0.8, 0.7, 0.6, NAN)), series("grad_norm", (1.0, 1.1, 0.9, 1.0, 1.2, 3.0)))
+        ),
+        cause=Cause.EXPLODING_GRADIENTS,
+    ),
+    Row(
+        "CKD213",
+        lambda: evidence(logs=log(series(), series("val_loss", (1.0, 0.9, 0.9, 1.0, 1.1)))),
+        lambda: evidence(logs=log(series(), series("val_loss", (1.0, 0.5, 0.3, 0.2, 0.12)))),
+        severity=Severity.INFO,
+    ),
+    Row(
+        "CKD214",
+        lambda: evidence(logs=log(terminated=(3, 12))),
+        lambda: evidence(logs=log()),
+        severity=Severity.ERROR,
+        says="batch 12",
+    ),
+    Row(
+        "CKD302",
+        lambda: evidence(
+            timeline=timeline(growth=(Growth("p", "rnn", "kernel", 1.4, 0.99, 31.0, "epoch", 0.1, 50.0),))
+        ),
+        lambda: evidence(timeline=timeline(growth=(Growth("p", "rnn", "kernel", 9.0, 0.99, None, "epoch", 0.1, 0.4),))),
+        says="overflows at about epoch 31",
+    ),
+    Row(
+        "CKD303",
+        lambda: evidence(timeline=timeline(point(0, BAD, status=Status.SICK), best_only_trap=True)),
+        lambda: evidence(timeline=timeline()),
+    ),
+    Row(
+        "CKD304",
+        lambda: evidence(timeline=timeline(unmoved=("layers/dense/kernel",))),
+        lambda: evidence(
+            timeline=timeline(unmoved=("layers/dense/kernel",)),
+            spec=spec(layer("dense", trainable=False), layer("out")),
+        ),
+        says="dense/kernel",
+    ),
+    Row(
+        "CKD401",
+        lambda: evidence(batches=batches(array(nan=1, bad_rows=((0, 5),), bad_row_count=1, bad_features=(2,)))),
+        lambda: evidence(batches=batches()),
+        cause=Cause.DATA_NONFINITE,
+        severity=Severity.ERROR,
+        says="row 5 of batch 0, feature 2",
+    ),
+    Row(
+        "CKD402",
+        lambda: evidence(
+            census=BAD, batches=batches(y=array("y", "target", nan=3, bad_rows=((0, 1),), bad_row_count=3))
+        ),
+        lambda: evidence(census=census(), batches=batches(y=array("y", "target", nan=3))),
+        severity=Severity.ERROR,
+    ),
+    Row(
+        "CKD403",
+        lambda: evidence(batches=batches(array(std=400.0))),
+        lambda: evidence(batches=batches()),
+        cause=Cause.DATA_SCALE,
+    ),
+    Row(
+        "CKD403",
+        lambda: evidence(batches=batches(array(std=400.0)), spec=spec()),
+        lambda: evidence(batches=batches(array(std=400.0)), spec=spec(layer("tokens", "Embedding"), layer("out"))),
+        cause=Cause.DATA_SCALE,
+    ),
+    Row(
+        "CKD404",
+        lambda: evidence(spec=spec(), batches=batches(y=array("y", "target", mean=500.0, std=10.0))),
+        lambda: evidence(spec=CLASSIFIER, batches=batches(y=array("y", "target", mean=500.0, std=10.0))),
+        cause=Cause.DATA_SCALE,
+    ),
+    Row(
+        "CKD405",
+        lambda: evidence(spec=CLASSIFIER, batches=batches(y=array("y", "target", min=1.0, max=10.0, integral=True))),
+        lambda: evidence(spec=CLASSIFIER, batches=batches(y=classes(10))),
+        cause=Cause.LABELS,
+        says="counted from 1",
+    ),
+    Row(
+        "CKD406",
+        lambda: evidence(spec=BINARY, batches=batches(y=classes(3))),
+        lambda: evidence(spec=BINARY, batches=batches(y=array("y", "target", min=0.0, max=1.0, mean=0.5, std=0.5))),
+        severity=Severity.ERROR,
+        says="class ids",
+    ),
+    Row(
+        "CKD407",
+        lambda: evidence(spec=RELU_HEAD, batches=batches(y=array("y", "target", min=-1.0, max=1.0))),
+        lambda: evidence(spec=RELU_HEAD, batches=batches(y=array("y", "target", min=0.0, max=9.0))),
+        cause=Cause.ACTIVATION,
+    ),
+    Row(
+        "CKD408",
+        lambda: stuck(batches=batches(y=classes(), association=Association("ridge", 0.0, 0.0, 0.02, 256))),
+        lambda: stuck(batches=batches(y=classes(), association=Association("ridge", 0.4, 0.0, 0.02, 256))),
+        cause=Cause.LABELS,
+    ),
+    Row(
+        "CKD409",
+        lambda: evidence(batches=batches(y=array("y", "target", min=1.0, max=1.0, mean=1.0, std=0.0))),
+        lambda: evidence(batches=batches(y=array("y", "target", min=0.0, max=1.0, mean=0.1, std=0.3))),
+        cause=Cause.LABELS,
+    ),
+    Row(
+        "CKD410",
+        lambda: evidence(
+            spec=spec(layer("e", "Embedding", config={"input_dim": 100}), layer("out")),
+            batches=batches(array(min=0.0, max=100.0)),
+        ),
+        lambda: evidence(
+            spec=spec(layer("e", "Embedding", config={"input_dim": 100}), layer("out")),
+            batches=batches(array(min=0.0, max=99.0)),
+        ),
+        severity=Severity.ERROR,
+    ),
+    Row(
+        "CKD411",
+        lambda: evidence(
+            census=BAD, spec=SGD, optimizer=state("SGD", 0.01), batches=batches(array(mean=30.0, std=20.0))
+        ),
+        lambda: evidence(census=BAD, spec=SGD, optimizer=state("SGD", 0.01), batches=batches(array())),
+        cause=Cause.DATA_SCALE,
+    ),
+    Row(
+        "CKD412",
+        lambda: evidence(
+            spec=spec(layer("bn", "BatchNormalization"), layer("out")), batches=batches(array(shape=(8, 1, 10)))
+        ),
+        lambda: evidence(spec=spec(layer("bn", "BatchNormalization"), layer("out")), batches=batches()),
+        cause=Cause.ARCHITECTURE,
+    ),
+    Row(
+        "CKD413",
+        lambda: evidence(batches=batches(y=array("y", "target", classes=((0.0, 240), (1.0, 16)), integral=True))),
+        lambda: evidence(batches=batches(y=array("y", "target", classes=((0.0, 140), (1.0, 116)), integral=True))),
+        severity=Severity.INFO,
+    ),
+    Row(
+        "CKD501",
+        lambda: reproduced(),
+        lambda: evidence(replay=replay()),
+        cause=Cause.LOSS_FUNCTION,
+        severity=Severity.ERROR,
+    ),
+    Row(
+        "CKD501",
+        lambda: reproduced(losses=(1.0, 50.0, 1e9), phase=Phase.FORWARD, op="MatMul"),
+        lambda: reproduced(losses=(1.0, 0.9, 0.8), phase=Phase.LOSS),
+        cause=Cause.LEARNING_RATE,
+    ),
+    Row(
+        "CKD502",
+        lambda: reproduced(
+            experiment("standardise_inputs", Cause.DATA_SCALE), experiment("lr/10", Cause.LEARNING_RATE, learns=False)
+        ),
+        lambda: reproduced(
+            experiment("standardise_inputs", Cause.DATA_SCALE, removes=False),
+            experiment("lr/10", Cause.LEARNING_RATE, removes=False),
+        ),
+        cause=Cause.DATA_SCALE,
+    ),
+    Row(
+        "CKD502",
+        lambda: reproduced(
+            experiment("lr/10", Cause.LEARNING_RATE),
+            experiment("clip_global_1", Cause.EXPLODING_GRADIENTS),
+            experiment("standardise_inputs", Cause.DATA_SCALE, removes=False),
+        ),
+        lambda: reproduced(experiment("drop_bad_rows", Cause.DATA_NONFINITE)),
+        cause=Cause.EXPLODING_GRADIENTS,
+    ),
+    Row(
+        "CKD503",
+        lambda: standing_still(
+            experiments=(
+                experiment("standardise_inputs", Cause.DATA_SCALE, removes=None),
+                experiment("lr*10", Cause.LEARNING_RATE, removes=None, learns=False),
+            )
+        ),
+        lambda: standing_still(
+            skill=Skill(0.8, loss=0.1, trivial_loss=2.3),
+            experiments=(experiment("standardise_inputs", Cause.DATA_SCALE, removes=None),),
+        ),
+        cause=Cause.DATA_SCALE,
+    ),
+    Row(
+        "CKD504",
+        lambda: standing_still(activity_end=(activity(dead=1.0),)),
+        lambda: standing_still(activity_end=(activity(dead=0.6),)),
+        cause=Cause.ACTIVATION,
+    ),
+    Row(
+        "CKD505",
+        lambda: standing_still(
+            activity_end=(activity(flat=0.95, kind="tanh"),),
+        ),
+        lambda: standing_still(activity_end=(activity(flat=0.3, kind="tanh"),)),
+    ),
+    Row(
+        "CKD506",
+        lambda: standing_still(
+            activity=(activity("a", gradient=1e-7), activity("b", gradient=1e-4), activity("c", gradient=1e-2))
+        ),
+        lambda: standing_still(
+            activity=(activity("a", gradient=1e-3), activity("b", gradient=1e-3), activity("c", gradient=1e-2))
+        ),
+        cause=Cause.VANISHING_GRADIENTS,
+    ),
+    Row(
+        "CKD507",
+        lambda: evidence(replay=replay(label_range=(1, 5, 5))),
+        lambda: evidence(replay=replay()),
+        cause=Cause.LABELS,
+    ),
+    Row(
+        "CKD508",
+        lambda: evidence(replay=replay(disagreement="oneDNN hides the NaN")),
+        lambda: evidence(replay=replay()),
+    ),
+    Row(
+        "CKD509",
+        lambda: evidence(
+            census=BAD,
+            optimizer=state("SGD", 1.0),
+            replay=replay(records=(StepRecord(0, 0, 1.0, None, 1.0, sharpness=50.0),)),
+        ),
+        lambda: evidence(
+            census=BAD,
+            optimizer=state("SGD", 0.01),
+            replay=replay(records=(StepRecord(0, 0, 1.0, None, 1.0, sharpness=50.0),)),
+        ),
+        cause=Cause.LEARNING_RATE,
+    ),
+    Row(
+        "CKD510",
+        lambda: evidence(census=BAD, replay=replay(custom_loss="rmse")),
+        lambda: evidence(census=census(), replay=replay(custom_loss="rmse")),
+        cause=Cause.LOSS_FUNCTION,
+    ),
+    Row(
+        "CKD511",
+        lambda: evidence(census=BAD, replay=replay()),
+        lambda: evidence(census=census(), replay=replay()),
+        cause=Cause.DATA_NONFINITE,
+    ),
+    Row("CKD512", lambda: evidence(replay=replay(not_restored=("a/kernel",))), lambda: evidence(replay=replay())),
+    Row(
+        "CKD601",
+        lambda: stuck(),
+        lambda: stuck(logs=log(series(values=(2.3, 2.2, 2.0, 1.8, 1.6, 1.5, 1.3, 1.2)))),
+        severity=Severity.ERROR,
+    ),
+    Row("CKD602", lambda: stuck(optimizer=state()), lambda: stuck(optimizer=state(rate=0.5)), cause=Cause.LABELS),
+]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda r: r.code)
+def test_fires(row: Row):
+    fires(row)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda r: r.code)
+def test_stays_silent_on_a_near_miss(row: Row):
+    stays_silent(row)
+
+
+def test_every_rule_has_a_row():
+    import test_rules_checkpoint
+
+    from ckptdoctor.rules.registry import all_rules
+
+    tested = {row.code for row in (*ROWS, *test_rules_checkpoint.ROWS, *test_rules_checkpoint.MALICE)}
+    assert {r.code for r in all_rules()} == tested
+
+
+def test_features_of_equal_spread_are_no_disparity():
+    features = tuple(FeatureStats(i, 0, -1.0, 1.0, 0.0, 1.0) for i in range(4))
+    from table import run
+
+    assert all(f.severity is Severity.INFO for f in run("CKD403", evidence(batches=batches(array(features=features)))))
