@@ -52,9 +52,9 @@ class ConfigLayer:
                 yield layer
 
 
-def config_tree(model_config: JsonObject | Missing) -> ConfigLayer | None:
+def config_tree(model_config: JsonObject | Missing | None) -> ConfigLayer | None:
     """The model of a configuration as a tree; None where there is none, or it is not the kind that lists layers."""
-    if isinstance(model_config, Missing) or not isinstance(model_config, Mapping):
+    if model_config is None or isinstance(model_config, Missing):
         return None
     return _config_layer(model_config, "", frozen=False, depth=0)
 

@@ -383,3 +383,10 @@ def _unroll(laid: tuple[Any, ...]) -> list[TrainVar | None]:
         laid, known = laid
         parts.append(known)
     return [v for known in reversed(parts) for v in known]
+
+
+def slots_per_weight(hint: OptimizerHint) -> int:
+    """How many slots the optimizer keeps for each trainable weight; 0 where the optimizer is not known."""
+    for groups, _ in _layouts(hint):
+        return sum(len(group) for group in groups)
+    return 0

@@ -169,6 +169,27 @@ class Window:
         return data
 
 
+class SliceOf:
+    """A window as a source of its own: a member of an archive that is an archive itself. Does not own the file."""
+
+    __slots__ = ("_window", "name", "size")
+
+    def __init__(self, window: Window) -> None:
+        self._window, self.name, self.size = window, window.source.name, window.size
+
+    def read_into(self, offset: int, buffer: memoryview) -> int:
+        """Fill `buffer` from `offset`."""
+        room = max(0, min(len(buffer), self.size - offset))
+        return self._window.source.read_into(self._window.offset + offset, buffer[:room])
+
+    def read(self, offset: int, length: int) -> bytes:
+        """At most `length` bytes from `offset`."""
+        return self._window.read(offset, length)
+
+    def close(self) -> None:
+        """Nothing of its own to release."""
+
+
 class LocalOpener:
     """Files of this machine. Refuses what is not a regular file, sparse giants and links out of a checkpoint."""
 

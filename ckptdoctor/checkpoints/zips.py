@@ -380,7 +380,7 @@ def _check_crc(archive: Archive, member: Member, total: int, crc: int) -> None:
         )
 
 
-def read_member(archive: Archive, name: str, limit: int, limits: ReadLimits) -> bytes | None:
+def read_member(archive: Archive, name: str, limit: int) -> bytes | None:
     """A small member whole; None where it is absent.
 
     Raises:

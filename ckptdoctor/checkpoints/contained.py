@@ -1,0 +1,244 @@
+"""Native parsers in a child process: started when needed, fed through pipes, ended on any misbehaviour.
+
+The parent never maps, imports or calls what the child does. A crash, a hang or a flood of output becomes a sentence.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ckptdoctor.checkpoints.contract import CheckpointError
+from ckptdoctor.checkpoints.limits import ReadLimits
+from ckptdoctor.checkpoints.sources import Window
+
+_FRAME = struct.Struct("<cQ")
+_RANGE = struct.Struct("<QQ")
+_PIPE_STEP = 1 << 16
+_START_SECONDS = 60.0  # importing numpy and h5py on a cold, busy machine
+_QUESTIONS = 1 << 24  # ranges that one answer may ask for
+_SIGNALS = {
+    4: "an illegal instruction",
+    6: "an abort",
+    7: "a bus error",
+    8: "an arithmetic trap",
+    9: "a kill",
+    11: "a segmentation fault",
+    24: "its processor time ran out",
+}
+
+
+class Contained:
+    """One child that reads one HDF5 file. Questions from several threads are answered one after the other.
+
+    Also a `ByteSource` as far as `close` goes, so that a checkpoint owns it.
+    """
+
+    def __init__(self, window: Window, where: str, limits: ReadLimits) -> None:
+        self.name, self.size = f"reader of {where}", 0
+        self._window, self._where, self._limits = window, where, limits
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
+
+    # --- as a source ---------------------------------------------------------------------------
+
+    def read_into(self, offset: int, buffer: memoryview) -> int:  # noqa: ARG002 - a protocol's shape
+        """A child holds no bytes of its own."""
+        return 0
+
+    def read(self, offset: int, length: int) -> bytes:  # noqa: ARG002 - a protocol's shape
+        """A child holds no bytes of its own."""
+        return b""
+
+    def close(self) -> None:
+        """End the child."""
+        process, self._process = self._process, None
+        if process is not None:
+            _end(process)
+
+    # --- questions -----------------------------------------------------------------------------
+
+    def ask(self, question: dict[str, Any]) -> bytes:
+        """One question, one answer.
+
+        Raises:
+            CheckpointError: the library refused, or the child crashed, hung or grew too large.
+        """
+        with self._lock:
+            try:
+                process = self._started()
+                self._send(
+                    process, b"Q", json.dumps(question).encode(), time.monotonic() + self._limits.child_wall_seconds
+                )
+                return self._answer(process)
+            except _Gone as gone:
+                reason = self._why(gone)
+                self.close()
+                raise CheckpointError(f"{self._where} could not be read by the HDF5 library: {reason}") from None
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        if self._process is not None:
+            return self._process
+        script = Path(__file__).with_name("h5_child.py")
+        environment = {
+            "HDF5_PLUGIN_PRELOAD": "::",  # no filter code from outside
+            "HDF5_USE_FILE_LOCKING": "FALSE",
+            "OPENBLAS_NUM_THREADS": "1",
+            "OMP_NUM_THREADS": "1",
+            "PATH": os.defpath,
+        }
+        try:
+            process = subprocess.Popen(  # noqa: S603 - this interpreter, our own script
+                [sys.executable, "-I", "-B", str(script)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=environment,
+                bufsize=0,
+                close_fds=True,
+            )
+        except OSError as error:
+            raise _Gone(f"a child process cannot be started ({error.strerror})") from None
+        self._process = process
+        limits = self._limits
+        setup = {
+            "sys_path": [p for p in sys.path if p],
+            "size": self._window.size,
+            "limits": {
+                "memory": limits.child_memory_bytes,
+                "cpu": limits.child_cpu_seconds,
+                "objects": limits.hdf5_objects,
+                "depth": limits.hdf5_depth,
+                "attribute": limits.hdf5_attribute_bytes,
+            },
+        }
+        self._send(process, b"Q", json.dumps(setup).encode(), time.monotonic() + _START_SECONDS)
+        return process
+
+    def _answer(self, process: subprocess.Popen[bytes]) -> bytes:
+        """Serve the ranges that the child asks for until it answers."""
+        deadline = (
+            time.monotonic() + self._limits.child_wall_seconds + (_START_SECONDS if process.poll() is None else 0.0)
+        )
+        for _ in range(_QUESTIONS):
+            kind, length = _FRAME.unpack(self._take(process, _FRAME.size, deadline))
+            if length > self._limits.child_reply_bytes:
+                raise _Gone("its answer is larger than allowed")
+            payload = self._take(process, length, deadline)
+            if kind == b"R" and length == _RANGE.size:
+                offset, wanted = _RANGE.unpack(payload)
+                if wanted > self._limits.child_reply_bytes:
+                    raise _Gone("it asked for more bytes at once than allowed")
+                self._send(process, b"B", self._window.read(offset, wanted), deadline)
+            elif kind in (b"J", b"D"):
+                return payload
+            elif kind == b"E":
+                raise CheckpointError(
+                    f"{self._where}: the HDF5 library says: {payload.decode('utf-8', 'replace')[:300]}"
+                )
+            else:
+                raise _Gone("its answer makes no sense")
+        raise _Gone("it asked for too many ranges")
+
+    def _take(self, process: subprocess.Popen[bytes], count: int, deadline: float) -> bytes:
+        assert process.stdout is not None
+        fd = process.stdout.fileno()
+        parts: list[bytes] = []
+        with selectors.DefaultSelector() as selector:
+            selector.register(fd, selectors.EVENT_READ)
+            while count:
+                if not selector.select(max(0.0, deadline - time.monotonic())):
+                    raise _Gone("it took too long")
+                data = os.read(fd, min(count, 1 << 20))
+                if not data:
+                    raise _Gone("")
+                parts.append(data)
+                count -= len(data)
+        return b"".join(parts)
+
+    def _send(self, process: subprocess.Popen[bytes], kind: bytes, payload: bytes, deadline: float) -> None:
+        assert process.stdin is not None
+        fd = process.stdin.fileno()
+        os.set_blocking(fd, False)
+        view = memoryview(_FRAME.pack(kind, len(payload)) + payload)
+        with selectors.DefaultSelector() as selector:
+            selector.register(fd, selectors.EVENT_WRITE)
+            while view:
+                if not selector.select(max(0.0, deadline - time.monotonic())):
+                    raise _Gone("it took too long")
+                try:
+                    view = view[os.write(fd, view[:_PIPE_STEP]) :]
+                except BlockingIOError:
+                    continue
+                except OSError:
+                    raise _Gone("") from None
+
+    def _why(self, gone: _Gone) -> str:
+        if str(gone):
+            return str(gone)
+        process = self._process
+        code = None
+        if process is not None:
+            with suppress(subprocess.TimeoutExpired):
+                code = process.wait(1.0)
+        if code is not None and code < 0:
+            return f"it ended with {_SIGNALS.get(-code, f'signal {-code}')}"
+        return "it ended without an answer (is h5py installed?)" if code == 1 else "it ended without an answer"
+
+
+class _Gone(Exception):
+    """The child is no longer of use."""
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill and reap; a reader has nothing to tidy up."""
+    process.kill()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with suppress(OSError):
+                pipe.close()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(5.0)
+
+
+def blocks(
+    shape: tuple[int, ...], chunk: tuple[int, ...] | None, width: int, limit: int
+) -> Iterator[tuple[list[int], list[int]]]:
+    """Hyperslabs (start, count) of at most about `limit` bytes that follow each other in C order.
+
+    Args:
+        shape: of the tensor. chunk: shape of its chunks, None without. width: bytes per entry.
+    """
+    if not shape:
+        yield [], []
+        return
+    inner = width
+    axis = len(shape) - 1
+    while axis > 0 and inner * shape[axis] <= limit:
+        inner *= shape[axis]
+        axis -= 1
+    step = max(1, limit // max(inner, 1))
+    if chunk is not None and chunk[axis] <= step:
+        step -= step % chunk[axis]
+    lead = [0] * axis
+    while True:
+        for start in range(0, shape[axis], step):
+            count = min(step, shape[axis] - start)
+            yield [*lead, start, *([0] * (len(shape) - axis - 1))], [*([1] * axis), count, *shape[axis + 1 :]]
+        for i in range(axis - 1, -1, -1):
+            lead[i] += 1
+            if lead[i] < shape[i]:
+                break
+            lead[i] = 0
+        else:
+            return
