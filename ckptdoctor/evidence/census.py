@@ -1,7 +1,7 @@
 """The census: every tensor of a checkpoint counted at the speed of memory, in constant memory.
 
 Small tensors are read together (one read for neighbours) and counted in this thread; large ones are split into ranges
-that a few threads share, each with one 256 KiB buffer. A tensor with non-finite entries is read a second time to say
+that a few threads share, each with one buffer. A tensor with non-finite entries is read a second time to say
 where they are. See `kernels` for the counting itself.
 """
 
@@ -18,7 +18,15 @@ from numpy.typing import NDArray
 
 from ckptdoctor.checkpoints.contract import Checkpoint, Span, StoredTensor, TensorReadError
 from ckptdoctor.evidence import units
-from ckptdoctor.evidence.blocks import BLOCK, all_blocks, chunk_blocks, expect_bytes, read_exactly, span_blocks
+from ckptdoctor.evidence.blocks import (
+    LARGEST_BLOCK,
+    all_blocks,
+    block_bytes,
+    chunk_blocks,
+    expect_bytes,
+    read_exactly,
+    span_blocks,
+)
 from ckptdoctor.evidence.geometry import AxisCounter, all_axes
 from ckptdoctor.evidence.kernels import Counter, Layout, Tally, UnknownDtypeError, layout, nonfinite_mask, values
 from ckptdoctor.model import AxisNonfinite, Census, TensorStats, UnitStats
@@ -231,7 +239,7 @@ def _share(tasks: list[tuple[_Job, int]], threads: int) -> None:
     failures: list[BaseException] = []
 
     def work() -> None:
-        buffer = np.empty(BLOCK, np.uint8)
+        buffer = np.empty(LARGEST_BLOCK, np.uint8)
         counter = Counter()
         with np.errstate(all="ignore"):  # not inherited by threads
             while not failures:
@@ -270,7 +278,7 @@ def _share(tasks: list[tuple[_Job, int]], threads: int) -> None:
 def _count_range(job: _Job, start: int, buffer: NDArray[np.uint8], counter: Counter) -> Tally:
     tally = Tally()
     stop = min(start + PIECE, job.nbytes)
-    for _, block in span_blocks(_span(job), start, stop, buffer, job.stored.info.path):
+    for _, block in span_blocks(_span(job), start, stop, buffer, job.stored.info.path, step=block_bytes(job.how)):
         counter.count(block, job.how, tally)
     return tally
 
@@ -315,7 +323,7 @@ def _count_produced(job: _Job, counter: Counter) -> None:
                 pass
             _count_loaded(job, raw, counter)
             return
-        buffer = np.empty(BLOCK, np.uint8)
+        buffer = np.empty(LARGEST_BLOCK, np.uint8)
         picker = None
         if units.wanted(info):
             rows, row_bytes = info.size // info.shape[-1], info.shape[-1] * job.how.itemsize

@@ -351,7 +351,11 @@ class _Scene:
         )
 
     def _upstream(self) -> Iterator[Pattern]:
-        """Bad layers that are exactly those before a point of the graph, bad in every variable."""
+        """Bad layers that are exactly those before a point of the graph, bad in every variable.
+
+        The layer named is the one that was passed last: one without weights that can make a gradient non-finite by
+        itself, else the last bad one, whose own activation was.
+        """
         if self.spec is None or not self.spec.graph_known:
             return
         state: dict[str, list[TensorStats]] = {}
@@ -371,15 +375,17 @@ class _Scene:
         if not after:
             return
         following = min(after, key=self.order.rank)
-        ends = {name for name in bad if not downstream(self.spec, name) & bad}
+        behind, before_following = downstream(self.spec, last), upstream(self.spec, following)
+        between = [layer.name for layer in self.spec.layers if layer.name in behind and layer.name in before_following]
+        suspects = [name for name in between if self._is_unbounded(name)]
+        passing = f", passing {_list(tuple(between))}" if between else ""
         yield Pattern(
             kind="upstream_only",
             message=(
-                f"The {len(bad)} layer{'s' if len(bad) > 1 else ''} up to {_list(tuple(sorted(ends, key=self.order.rank)))} "
-                f"are non-finite, {following} and what follows is finite: a gradient became non-finite on its way back, "
-                f"between {following} and {last}."
+                f"The {len(bad)} layer{'s' if len(bad) > 1 else ''} with weights up to {last} are non-finite, {following} and "
+                f"what follows is finite: a gradient became non-finite on its way back from {following} to {last}{passing}."
             ),
-            layer=last,
+            layer=suspects[0] if suspects else last,
             means="layer",
             count=len(bad),
             of=len(state),

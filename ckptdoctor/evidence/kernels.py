@@ -277,7 +277,7 @@ def _count_floats(block: Array, tally: Tally) -> None:
 def _add_moments(block: Array, low: float, high: float, tally: Tally) -> None:
     """Add finite float32 or float64 entries whose extremes are known."""
     if low <= 0.0 <= high:
-        tally.zeros += int(np.count_nonzero(block == 0))
+        tally.zeros += int(np.count_nonzero(np.equal(block, 0)))
     peak = max(-low, high)
     if peak == 0.0:
         tally.add(low, high, 0.0, 0.0)

@@ -8,7 +8,7 @@ is the gradient's scale, readable from a checkpoint that is still finite. Update
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from ckptdoctor.checkpoints.contract import Checkpoint
@@ -85,7 +85,7 @@ def optimizer_state(
     class_name = configured.class_name if configured is not None else _guess(slots)
     steps = _steps(census)
     rate, source = _learning_rate(census, configured, steps)
-    constants = _Constants(class_name, configured, steps, rate if isinstance(rate, float) else None)
+    constants = _Constants(class_name, configured, steps, _last_rate(rate, configured, steps))
     notes: list[str] = []
     if configured is None and class_name is not None:
         notes.append(f"no configuration names the optimizer; its slots look like those of {class_name}")
@@ -163,6 +163,14 @@ def _learning_rate(census: Census, configured: OptimizerSpec | None, steps: int 
     return rate, "configured"
 
 
+def _last_rate(rate: float | Missing, configured: OptimizerSpec | None, steps: int | None) -> float | None:
+    """The rate of the last update: a schedule is evaluated before the step is counted."""
+    if configured is not None and configured.schedule is not None and steps and isinstance(rate, float):
+        before = learning_rate_at(configured.schedule, steps - 1)
+        return rate if before is None else before
+    return rate if isinstance(rate, float) else None
+
+
 @dataclass(frozen=True, slots=True)
 class _Constants:
     """An optimizer's constants, Keras' defaults where nothing is configured."""
@@ -211,18 +219,24 @@ def _gradients(
         if mine:
             found.append((order.rank(weight.info.layer), _scale(weight, mine, constants, meter)))
     found.sort(key=lambda pair: pair[0])
-    told = [scale for _, scale in found if scale.update_ratio is not None]
-    if told and meter is None and constants.class_name in (*_ELEMENTWISE, "RMSprop", "Adagrad", "Adadelta"):
-        notes.append("update ratios are estimated from the rms of the slots, not computed entry by entry")
-    elif told and constants.class_name in ("RMSprop", "Adagrad", "Adadelta"):
-        notes.append(
-            f"{constants.class_name} does not keep the last gradient: update ratios assume one of the usual size"
-        )
-    if meter is not None and meter.sampled:
-        notes.append("update ratios of large weights come from evenly spaced samples")
-    if constants.class_name == "Nadam" and told:
-        notes.append("Nadam's look-ahead is left out of the update ratios")
+    if any(scale.update_ratio is not None for _, scale in found):
+        notes.extend(_notes(constants, meter, remembers="momentum" in {_slot(t) for t in census.of_role(Role.SLOT)}))
     return tuple(scale for _, scale in found)
+
+
+def _notes(constants: _Constants, meter: UpdateMeter | None, *, remembers: bool) -> Iterator[str]:
+    """How far the update ratios can be trusted."""
+    name = constants.class_name
+    if name in _ELEMENTWISE and meter is None:
+        yield "update ratios are estimated from the rms of the slots, not computed entry by entry"
+    if meter is not None and meter.sampled:
+        yield "update ratios of large weights come from evenly spaced samples"
+    if name in ("RMSprop", "Adagrad", "Adadelta") and not remembers:
+        yield f"{name} does not keep the last gradient: update ratios assume one of the usual size"
+    if name == "Nadam":
+        yield "Nadam's look-ahead is left out of the update ratios: within the first steps they are too large"
+    if name == "Adamax":
+        yield "Adamax keeps the largest gradients, not their mean: gradient scales are upper bounds"
 
 
 _ELEMENTWISE = ("Adam", "AdamW", "Nadam", "Adamax")
