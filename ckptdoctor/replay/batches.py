@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ckptdoctor.replay.failure import CannotReplay
+from ckptdoctor.model import Missing, ModelSpec
+from ckptdoctor.replay.failure import CannotReplay, brief
 
 Array = NDArray[Any]
 
@@ -125,31 +126,67 @@ def check_shapes(recording: Recording, expected: Sequence[tuple[int | None, ...]
             )
 
 
-def load_recording(path: str) -> Recording:
-    """Read the recorded batches.
+def load_recording(path: str, spec: ModelSpec | Missing) -> Recording:
+    """Read the recorded batches: arrays, or a saved tf.data dataset, which only TensorFlow can read.
+
+    Args:
+        path: file or directory. spec: of the model; tells whether the first axis counts batches.
 
     Raises:
         CannotReplay: nothing usable in the file.
     """
+    from ckptdoctor.evidence.batch_reading import BatchesError, open_batches
+
     try:
-        from ckptdoctor.evidence.batches import open_batches
-    except ImportError:
-        return _read_npz(path)
+        with open_batches(path, spec) as source:
+            rows = [
+                Batch(n, tuple(inputs), tuple(targets), _first(weight), step)
+                for n, (inputs, targets, weight, step) in enumerate(source)
+            ]
+            return _bounded(rows, tuple(source.input_names), tuple(source.target_names))
+    except BatchesError as error:
+        if error.needs_replay:
+            return _load_dataset(path)
+        raise CannotReplay(str(error)) from error
 
+
+def _first(weight: Any) -> Array | None:
+    if isinstance(weight, list):
+        return weight[0] if weight else None
+    return weight
+
+
+def _load_dataset(path: str) -> Recording:
+    """A saved tf.data dataset of batches: (x, y) or (x, y, sample_weight); x and y may be tuples or mappings.
+
+    Raises:
+        CannotReplay: TensorFlow cannot read it, or its elements are something else.
+    """
+    import tensorflow as tf
+
+    try:
+        elements = list(tf.data.Dataset.load(path).take(MAX_BATCHES).as_numpy_iterator())
+    except (tf.errors.OpError, ValueError, TypeError, OSError) as error:
+        raise CannotReplay(f"{path} cannot be read as a saved tf.data dataset ({brief(error, 160)})") from error
     rows: list[Batch] = []
-    source = open_batches(path)
-    for n, item in enumerate(source):
-        inputs, targets, weight, step = item
-        rows.append(
-            Batch(n, tuple(np.asarray(a) for a in inputs), tuple(np.asarray(a) for a in _listed(targets)), weight, step)
-        )
-    return _bounded(rows, tuple(source.input_names), tuple(source.target_names))
+    names: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+    for n, element in enumerate(elements):
+        parts = element if isinstance(element, tuple) else (element,)
+        inputs, targets = _named(parts[0], "x"), _named(parts[1] if len(parts) > 1 else None, "y")
+        names = (tuple(inputs), tuple(targets))
+        weight = np.asarray(parts[2]) if len(parts) > 2 and parts[2] is not None else None
+        rows.append(Batch(n, tuple(inputs.values()), tuple(targets.values()), weight))
+    return _bounded(rows, *names)
 
 
-def _listed(value: Any) -> list[Any]:
+def _named(value: Any, letter: str) -> dict[str, Array]:
     if value is None:
-        return []
-    return list(value) if isinstance(value, (list, tuple)) else [value]
+        return {}
+    if isinstance(value, dict):
+        return {f"{letter}_{name}": np.asarray(v) for name, v in value.items()}
+    if isinstance(value, (tuple, list)):
+        return {f"{letter}_{n}": np.asarray(v) for n, v in enumerate(value)}
+    return {letter: np.asarray(value)}
 
 
 def _bounded(rows: list[Batch], input_names: tuple[str, ...], target_names: tuple[str, ...]) -> Recording:
@@ -166,21 +203,3 @@ def _bounded(rows: list[Batch], input_names: tuple[str, ...], target_names: tupl
     kept.reverse()
     notes = () if len(kept) == len(rows) else (f"the last {len(kept)} of {len(rows)} recorded batches were used",)
     return Recording(tuple(kept), input_names, target_names, notes)
-
-
-def _read_npz(path: str) -> Recording:
-    with np.load(path, allow_pickle=False) as file:
-        names = [n for n in file.files if n == "x" or n.startswith("x_")]
-        targets = [n for n in file.files if n == "y" or n.startswith("y_")]
-        arrays = {n: file[n] for n in file.files}
-    rows = [
-        Batch(
-            k,
-            tuple(arrays[n][k] for n in names),
-            tuple(arrays[n][k] for n in targets),
-            arrays["sample_weight"][k] if "sample_weight" in arrays else None,
-            int(arrays["step"][k]) if "step" in arrays else None,
-        )
-        for k in range(len(arrays[names[0]]))
-    ]
-    return _bounded(rows, tuple(names), tuple(targets))

@@ -93,8 +93,8 @@ def _sample_loss(step: TrainingStep, targets: tuple[Any, ...], prediction: Any) 
     total: np.ndarray[Any, Any] | None = None
     for one, target, output in zip(step.plan.losses, targets, listed, strict=False):
         try:
-            target = tf.cast(target, tf.float32) if target.dtype.is_floating or target.dtype == tf.bool else target
-            values = one.call(target, output).numpy()
+            fit = tf.cast(target, tf.float32) if target.dtype.is_floating or target.dtype == tf.bool else target
+            values = one.call(fit, output).numpy()
         except (AttributeError, TypeError, ValueError, tf.errors.OpError):
             return None
         if not values.ndim or len(values) != len(target):
@@ -104,7 +104,9 @@ def _sample_loss(step: TrainingStep, targets: tuple[Any, ...], prediction: Any) 
     return total
 
 
-def examine(step: TrainingStep, seen: Observation, *, step_index: int, optimizer_step: int | None) -> NonfinitePoint | None:
+def examine(
+    step: TrainingStep, seen: Observation, *, step_index: int, optimizer_step: int | None
+) -> NonfinitePoint | None:
     """The first place of a watched step that went non-finite and mattered, None where all that matters is finite."""
     point = _from_loss(step, seen) or _from_gradients(step, seen) or _from_update(step, seen)
     if point is None:
@@ -116,10 +118,21 @@ def examine(step: TrainingStep, seen: Observation, *, step_index: int, optimizer
     if data is not None and (record is None or phase is not Phase.UPDATE):
         layer, variable, rows, features, kind, operand, message = data
         return NonfinitePoint(
-            Phase.INPUT, layer, None, variable, rows=rows, features=features, kind=kind, operands=(operand,), message=message, **common
+            Phase.INPUT,
+            layer,
+            None,
+            variable,
+            rows=rows,
+            features=features,
+            kind=kind,
+            operands=(operand,),
+            message=message,
+            **common,
         )
     if record is None:
-        return NonfinitePoint(phase, layer, None, variable, rows=(), kind="nan", message=_without_op(phase, variable), **common)
+        return NonfinitePoint(
+            phase, layer, None, variable, rows=(), kind="nan", message=_without_op(phase, variable), **common
+        )
     op = f"{record.gradient_of}Grad" if record.backward and record.gradient_of else record.op
     if record.op.endswith("Grad"):
         op = record.op
@@ -255,12 +268,16 @@ def _operands(seen: Observation, record: OpRecord) -> tuple[Any, ...]:
     return record.operands
 
 
-def _message(
-    seen: Observation, phase: Phase, record: OpRecord, op: str, layer: str | None, rows: Sequence[int]
-) -> str:
-    place = f"layer {layer}" if layer else {Phase.LOSS: "the loss", Phase.UPDATE: "the optimizer's update"}.get(phase, "the model")
+def _message(seen: Observation, phase: Phase, record: OpRecord, op: str, layer: str | None, rows: Sequence[int]) -> str:
+    place = (
+        f"layer {layer}"
+        if layer
+        else {Phase.LOSS: "the loss", Phase.UPDATE: "the optimizer's update"}.get(phase, "the model")
+    )
     values = "; ".join(
-        f"{o.name} from {o.min:.4g} to {o.max:.4g}" for o in record.operands[:3] if o.min is not None and o.max is not None
+        f"{o.name} from {o.min:.4g} to {o.max:.4g}"
+        for o in record.operands[:3]
+        if o.min is not None and o.max is not None
     )
     text = f"{op} in {place} made {record.kind or 'nan'} out of finite operands"
     text += f" ({values})" if values else ""

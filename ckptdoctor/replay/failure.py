@@ -5,7 +5,7 @@ from __future__ import annotations
 from ckptdoctor.model import ReplayStatus
 
 
-class CannotReplay(Exception):
+class CannotReplay(Exception):  # noqa: N818 - reads as the sentence it carries
     """One sentence with the remedy; becomes the reason of a replay that was not run, or failed.
 
     Attributes:

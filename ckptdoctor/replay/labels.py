@@ -27,7 +27,8 @@ def _describe_slot(step: TrainingStep, variable: Any) -> tuple[str | None, str]:
     optimizer = step.model.optimizer
     listed = optimizer.variables() if callable(optimizer.variables) else optimizer.variables
     path = next(
-        (str(getattr(v, "path", None) or v.name) for v in listed if raw(v) is variable), str(getattr(variable, "name", "?"))
+        (str(getattr(v, "path", None) or v.name) for v in listed if raw(v) is variable),
+        str(getattr(variable, "name", "?")),
     )
     flat = path.partition(":")[0].replace("/", "_")
     best: tuple[int, str | None, str] | None = None

@@ -138,9 +138,10 @@ def _as_loss(dialect: Dialect, thing: Any, name: str) -> Any:
         return thing()
     if isinstance(thing, losses.Loss):
         return thing
-    wrapper = getattr(losses, "LossFunctionWrapper", None)
-    if wrapper is None:
-        from keras.src.losses.losses import LossFunctionWrapper as wrapper
+    if dialect.legacy:
+        from tf_keras.src.losses import LossFunctionWrapper
+    else:
+        from keras.src.losses.losses import LossFunctionWrapper
     built_in = getattr(losses, "get", None)
     # Keras turns its own loss functions into their classes when it compiles; do the same so that options are right.
     classes = {snake(n): c for n, c in vars(losses).items() if isinstance(c, type) and issubclass(c, losses.Loss)}
@@ -148,7 +149,7 @@ def _as_loss(dialect: Dialect, thing: Any, name: str) -> Any:
         made = classes.get(snake(getattr(thing, "__name__", name)))
         if made is not None and made is not losses.Loss:
             return made()
-    return wrapper(thing, name=name)
+    return LossFunctionWrapper(thing, name=name)
 
 
 def substitute(

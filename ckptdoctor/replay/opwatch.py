@@ -244,7 +244,7 @@ class OpWatch:
             causes = [i for i in record.inputs if i in self.bad]
             if backward_only:
                 causes = [i for i in causes if i not in self.producer or self.records[self.producer[i]].backward]
-            if causes and record.op not in ("ReadVariableOp",):
+            if causes and record.op != "ReadVariableOp":
                 todo.extend(causes)
             else:
                 found[record.index] = record

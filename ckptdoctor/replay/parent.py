@@ -89,7 +89,10 @@ def _refused(request: ReplayRequest) -> Replay | None:
         return None
     problems = [
         p
-        for p in (*config_problems(request.model_config), *(c for c in compile_problems(request.compile_config) if not c.custom))
+        for p in (
+            *config_problems(request.model_config),
+            *(c for c in compile_problems(request.compile_config) if not c.custom),
+        )
         if not (p.custom and (request.custom_objects or p.removable))
     ]
     if not problems:

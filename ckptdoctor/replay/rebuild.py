@@ -6,14 +6,15 @@ import copy
 import importlib
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ckptdoctor.model import ReplayStatus
 from ckptdoctor.replay.allowlist import REMOVABLE, config_problems
-from ckptdoctor.replay.batches import Recording
+from ckptdoctor.replay.batches import Recording, arrange, check_shapes
 from ckptdoctor.replay.dialect import Dialect, keras_2, keras_3
 from ckptdoctor.replay.failure import CannotReplay, brief
+from ckptdoctor.replay.labelrange import LabelRange, as_on_a_gpu, find_label_range
 from ckptdoctor.replay.losses import LossPlan, plan_losses, rebuild_optimizer, snake, substitute
 from ckptdoctor.replay.request import ReplayRequest
 
@@ -26,7 +27,9 @@ class Rebuilt:
 
     Attributes:
         fresh: values of all variables as they were initialised, for healing and fresh starts.
+        recording: with inputs and targets in the model's order.
         left_out: custom constraints and the like that were dropped, in words.
+        labels: class indices outside the head, which the loss then treats as a GPU does.
     """
 
     dialect: Dialect
@@ -34,7 +37,9 @@ class Rebuilt:
     plan: LossPlan
     config: dict[str, Any] | None
     known: dict[str, Any]
+    recording: Recording
     left_out: tuple[str, ...] = ()
+    labels: LabelRange | None = None
     notes: list[str] = field(default_factory=list)
 
 
@@ -112,7 +117,7 @@ def rebuild(request: ReplayRequest, dialect: Dialect, recording: Recording) -> R
     known = custom_objects(request)
     dialect.set_seed(request.seed)
     if request.build is not None:
-        return _from_build_function(request, dialect, known)
+        return _from_build_function(request, dialect, known, recording)
     assert request.model_config is not None
     config = copy.deepcopy(dict(request.model_config))
     config.pop("compile_config", None)
@@ -121,16 +126,45 @@ def rebuild(request: ReplayRequest, dialect: Dialect, recording: Recording) -> R
     model = _deserialise(request, dialect, config, known)
     if not model.built:
         _build_on(model, recording)
+    recording = fitted(model, recording)
     plan = loss_plan(dialect, model, request.compile_config, known, recording)
+    plan, labels = _with_gpu_labels(dialect, model, plan, recording)
     optimizer = rebuild_optimizer(dialect, request.compile_config, known)
     compile_model(dialect, model, optimizer, plan)
-    rebuilt = Rebuilt(dialect, model, plan, config, known, left_out)
+    rebuilt = Rebuilt(dialect, model, plan, config, known, recording, left_out, labels)
     if left_out:
         rebuilt.notes.append(f"left out, their code is not at hand: {', '.join(left_out)}")
     return rebuilt
 
 
-def _from_build_function(request: ReplayRequest, dialect: Dialect, known: dict[str, Any]) -> Rebuilt:
+def fitted(model: Any, recording: Recording) -> Recording:
+    """The recording in the model's order.
+
+    Raises:
+        CannotReplay: it does not fit the model's inputs.
+    """
+    recording = arrange(recording, input_names(model), output_names(model))
+    if getattr(model, "inputs", None):
+        check_shapes(recording, [tuple(i.shape) for i in model.inputs], input_names(model))
+    return recording
+
+
+def _with_gpu_labels(
+    dialect: Dialect, model: Any, plan: LossPlan, recording: Recording
+) -> tuple[LossPlan, LabelRange | None]:
+    """Where class indices leave the head, the plan with a loss that gives NaN for them as a GPU does."""
+    outputs = getattr(model, "outputs", None) or []
+    found = find_label_range(plan.names, [int(o.shape[-1] or 0) for o in outputs], recording.batches)
+    if found is None:
+        return plan, None
+    losses = list(plan.losses)
+    losses[found.output] = as_on_a_gpu(dialect, losses[found.output], found.classes)
+    return replace(plan, losses=tuple(losses)), found
+
+
+def _from_build_function(
+    request: ReplayRequest, dialect: Dialect, known: dict[str, Any], recording: Recording
+) -> Rebuilt:
     assert request.build is not None
     module_name, _, function = request.build.partition(":")
     module = import_dotted(module_name, "--build")
@@ -153,7 +187,11 @@ def _from_build_function(request: ReplayRequest, dialect: Dialect, known: dict[s
     listed = tuple(made) if isinstance(made, (list, tuple)) else (made,)
     plan = LossPlan(listed, None, tuple(snake(_name_of(one)) for one in listed), "build function")
     dialect.build_optimizer(model.optimizer, model.trainable_variables)
-    return Rebuilt(dialect, model, plan, None, known)
+    recording = fitted(model, recording)
+    gpu_plan, labels = _with_gpu_labels(dialect, model, plan, recording)
+    if labels is not None:
+        compile_model(dialect, model, model.optimizer, gpu_plan)
+    return Rebuilt(dialect, model, gpu_plan, None, known, recording, labels=labels)
 
 
 def _name_of(loss: Any) -> str:

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import tensorflow as tf
 
-from ckptdoctor.model import ReplayStatus, StartState
-from ckptdoctor.replay.batches import Recording, arrange, check_shapes, load_recording
+from ckptdoctor.model import (
+    CheckpointInfo,
+    Format,
+    Missing,
+    ModelSpec,
+    NonfinitePoint,
+    Phase,
+    ReplayStatus,
+    StartState,
+    StepRecord,
+)
+from ckptdoctor.replay.activity import joined_rows, measure_activity
+from ckptdoctor.replay.batches import Recording, load_recording
 from ckptdoctor.replay.child import Reporter
+from ckptdoctor.replay.closeup import examine, observe
+from ckptdoctor.replay.curvature import sharpness
 from ckptdoctor.replay.environment import choose_device, describe, settle
 from ckptdoctor.replay.failure import CannotReplay
-from ckptdoctor.replay.rebuild import Rebuilt, choose_dialect, input_names, output_names, rebuild
+from ckptdoctor.replay.labelrange import bad_label_rows, label_point
+from ckptdoctor.replay.rebuild import Rebuilt, choose_dialect, rebuild
 from ckptdoctor.replay.reproduce import RunOutcome, run
 from ckptdoctor.replay.request import CheckpointRef, ReplayRequest
+from ckptdoctor.replay.skill import judge_for, learns, measure_skill
 from ckptdoctor.replay.state import LoadReport, Snapshot, load, put, take
 from ckptdoctor.replay.step import TrainingStep
 
@@ -68,7 +84,7 @@ def replay(request: ReplayRequest, reporter: Reporter) -> None:
     outcome, start = reproduce(session, starts)
     report_run(session, outcome, start)
     if outcome.failed_step is not None:
-        look_closely(session, outcome, start)
+        look_closely(session, outcome)
     look_at_layers(session, outcome, start)
 
 
@@ -78,28 +94,48 @@ def prepare(request: ReplayRequest, reporter: Reporter) -> Session:
     settle()
     reporter.stage("rebuilding the model")
     assert request.batches is not None
-    recording = load_recording(request.batches)
+    recording = load_recording(request.batches, spec_of(request))
     dialect = choose_dialect(request)
     with tf.device(device):
         rebuilt = rebuild(request, dialect, recording)
-        model = rebuilt.model
-        recording = arrange(recording, input_names(model), output_names(model))
-        if getattr(model, "inputs", None):
-            check_shapes(recording, [tuple(i.shape) for i in model.inputs], input_names(model))
-        step = TrainingStep(dialect, model, rebuilt.plan)
-    policy = str(getattr(model.dtype_policy, "name", "float32"))
-    session = Session(request, reporter, rebuilt, recording, step, take(step.variables), device)
-    session.notes.extend((*rebuilt.notes, *recording.notes))
+        step = TrainingStep(dialect, rebuilt.model, rebuilt.plan)
+    policy = str(getattr(rebuilt.model.dtype_policy, "name", "float32"))
+    session = Session(request, reporter, rebuilt, rebuilt.recording, step, take(step.variables), device)
+    session.notes.extend((*rebuilt.notes, *rebuilt.recording.notes))
+    labels = rebuilt.labels
     reporter.found(
         status=ReplayStatus.NOT_REPRODUCED,
         device=device,
         environment=describe(dialect, device, policy),
         layer_names=step.owners.trained,
         custom_loss=rebuilt.plan.custom,
+        label_range=None if labels is None else (labels.low, labels.high, labels.classes),
         seconds_startup=time.monotonic() - reporter.started,
         findings_notes=tuple(session.notes),
     )
     return session
+
+
+def spec_of(request: ReplayRequest) -> ModelSpec | Missing:
+    """The model as the configuration in the request describes it."""
+    from ckptdoctor.evidence.config import read_spec
+
+    if request.model_config is None:
+        return Missing("the model comes from a build function")
+    unknown = Missing("not needed")
+    reference = request.checkpoints[0]
+    return read_spec(
+        CheckpointInfo(
+            reference.path,
+            Format(reference.format),
+            0,
+            request.keras_version or unknown,
+            unknown,
+            unknown,
+            request.model_config,
+            request.compile_config or unknown,
+        )
+    )
 
 
 def start_states(session: Session) -> list[Start]:
@@ -171,39 +207,88 @@ def reproduce(session: Session, starts: list[Start]) -> tuple[RunOutcome, Start]
 
 def report_run(session: Session, outcome: RunOutcome, start: Start) -> None:
     """Hand over what the fast run showed."""
+    failed = outcome.failed_step is not None
+    if outcome.error and outcome.error_batch is not None:
+        raise CannotReplay(_refused_batch(outcome), ReplayStatus.FAILED)
+    note = "graph, labels as on a GPU" if session.rebuilt.labels is not None else "graph"
     session.reporter.found(
-        status=ReplayStatus.REPRODUCED if outcome.failed_step is not None else ReplayStatus.NOT_REPRODUCED,
+        status=ReplayStatus.REPRODUCED if failed else ReplayStatus.NOT_REPRODUCED,
         start=start.state,
-        mode="graph",
+        mode=note,
         steps=outcome.steps,
-        records=tuple(outcome.records),
+        records=tuple(with_sharpness(session, outcome, start)),
         initial_loss=outcome.records[0].loss if outcome.records else None,
         seconds_reproduce=outcome.seconds,
     )
 
 
-def look_closely(session: Session, outcome: RunOutcome, start: Start) -> None:
-    """Repeat the failing step eagerly with everything watched, and hand over the first bad place."""
-    from ckptdoctor.replay.closeup import examine, observe
+def _refused_batch(outcome: RunOutcome) -> str:
+    assert outcome.error_batch is not None
+    text = f"TensorFlow refuses batch {outcome.error_batch.index} of the recording ({outcome.error})"
+    if "is not in [0," in outcome.error or "valid range" in outcome.error:
+        text += "; an index is outside the table or head it looks into: a CPU raises this error, a GPU goes on with zeros or NaN"
+    return text
 
-    assert outcome.failed_batch is not None
-    assert outcome.before is not None
-    assert outcome.failed_step is not None
-    session.reporter.stage(f"looking closely at step {outcome.failed_step}")
+
+def with_sharpness(session: Session, outcome: RunOutcome, start: Start) -> list[StepRecord]:
+    """The records with the curvature at the first step and at the last one with a known finite state."""
+    records = list(outcome.records)
+    if not records:
+        return records
+    batches = session.recording.batches
+    places = {0: start.snapshot}
+    if outcome.before is not None and len(records) > 1:
+        places[len(records) - 1] = outcome.before
     with tf.device(session.device):
-        put(session.step.variables, outcome.before)
+        for index, state in places.items():
+            value = sharpness(session.step, state, batches[records[index].step % len(batches)])
+            records[index] = replace(records[index], sharpness=value)
+    return records
+
+
+def look_closely(session: Session, outcome: RunOutcome) -> None:
+    """Repeat the failing step eagerly with everything watched, and hand over the first bad place."""
+    batch, before, index = outcome.failed_batch, outcome.before, outcome.failed_step
+    assert batch is not None
+    assert before is not None
+    assert index is not None
+    session.reporter.stage(f"looking closely at step {index}")
+    with tf.device(session.device):
+        put(session.step.variables, before)
         iteration = session.rebuilt.dialect.iterations(session.rebuilt.model.optimizer)
-        seen = observe(session.step, outcome.before, outcome.failed_batch)
-        point = examine(session.step, seen, step_index=outcome.failed_step, optimizer_step=iteration)
-    del start
+        seen = observe(session.step, before, batch)
+        point = examine(session.step, seen, step_index=index, optimizer_step=iteration)
+    labels = session.rebuilt.labels
+    if labels is not None and bad_label_rows(batch, labels):
+        point = label_point(point, batch, labels, step=index, optimizer_step=iteration)
+    if point is None:
+        point = coarse_point(outcome, iteration)
+        session.reporter.found(
+            disagreement="the compiled step goes non-finite, the same step run op by op stays finite: the two round differently"
+        )
     session.reporter.found(first_bad=point, seconds_closeup=seen.seconds)
+
+
+def coarse_point(outcome: RunOutcome, iteration: int) -> NonfinitePoint:
+    """What the compiled step alone tells about the failure: the phase."""
+    measured, batch = outcome.measured, outcome.failed_batch
+    assert measured is not None
+    assert batch is not None
+    assert outcome.failed_step is not None
+    if outcome.stalled:
+        phase, text = Phase.BACKWARD, "The dynamic loss scale collapsed: gradients overflow at every scale."
+    elif not math.isfinite(measured.loss):
+        phase, text = Phase.LOSS, "The loss became non-finite."
+    elif measured.gradient_bad:
+        phase, text = Phase.BACKWARD, "A gradient became non-finite under a finite loss."
+    else:
+        phase, text = Phase.UPDATE, "A weight or slot became non-finite under finite gradients."
+    kind = "inf" if math.isinf(measured.loss) else "nan"
+    return NonfinitePoint(phase, None, None, None, outcome.failed_step, iteration, batch.index, (), kind, message=text)
 
 
 def look_at_layers(session: Session, outcome: RunOutcome, start: Start) -> None:
     """Hand over the layers' activity at the first and at the last finite state, and how well the last one predicts."""
-    from ckptdoctor.replay.activity import joined_rows, measure_activity
-    from ckptdoctor.replay.skill import judge_for, learns, measure_skill
-
     session.reporter.stage("measuring the layers")
     request, batches = session.request, session.recording.batches
     rows = joined_rows(batches)

@@ -62,7 +62,7 @@ class TrainingStep:
         self.owners: Ownership = ownership(model)
         self.variables = all_variables(model, dialect)
         self.trainable = list(model.trainable_variables)
-        self._raw_trainable = [raw(v) for v in self.trainable]
+        self.raw_trainable = [raw(v) for v in self.trainable]
         self.clip_norm = tf.Variable(math.inf, dtype=tf.float32, trainable=False)
         self.rate_factor = tf.Variable(1.0, dtype=tf.float32, trainable=False)
         self._install_rate_factor()
@@ -127,7 +127,7 @@ class TrainingStep:
             prediction = self.forward(inputs, training=True)
             loss = self.loss(inputs, targets, weight, prediction)
             scaled = self.dialect.scale_loss(self.model.optimizer, loss)
-        gradients = tape.gradient(scaled, self._raw_trainable)
+        gradients = tape.gradient(scaled, self.raw_trainable)
         return loss, prediction, list(gradients)
 
     def apply(self, gradients: list[Any]) -> None:
@@ -142,11 +142,11 @@ class TrainingStep:
         scale = self.dialect.loss_scale(self.model.optimizer)
         scale = tf.constant(math.nan, tf.float64) if scale is None else tf.cast(tf.convert_to_tensor(scale), tf.float64)
         loss, prediction, gradients = self.gradients(inputs, targets, weight)
-        before = [tf.identity(v) for v in self._raw_trainable]
+        before = [tf.identity(v) for v in self.raw_trainable]
         squares = [_square_sum(g) for g in gradients]
         bad = _any_nonfinite(gradients)
         self.apply(self._clipped(gradients, squares))
-        after = [v.read_value() for v in self._raw_trainable]
+        after = [v.read_value() for v in self.raw_trainable]
         divisor = tf.where(tf.math.is_nan(scale), tf.ones_like(scale), scale)
         weights = [_square_sum(w) for w in before]
         updates = [_square_sum(a - b) for a, b in zip(after, before, strict=True)]
@@ -179,7 +179,7 @@ class TrainingStep:
         return [raw(v).read_value() for v in self.model.non_trainable_variables if raw(v).dtype.is_floating]
 
     def _slots(self) -> list[Any]:
-        owned = {id(v) for v in self._raw_trainable}
+        owned = {id(v) for v in self.raw_trainable}
         optimizer = self.dialect.optimizer_variables(self.model.optimizer)
         return [v.read_value() for v in optimizer if v.dtype.is_floating and id(v) not in owned]
 

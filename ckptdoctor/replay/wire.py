@@ -40,7 +40,7 @@ def from_plain(kind: Any, value: Any) -> Any:
     """The value of type `kind` that `to_plain` was made from.
 
     Raises:
-        ValueError: the value does not have that type's shape.
+        TypeError, ValueError: the value does not have that type's shape.
     """
     origin = typing.get_origin(kind)
     if kind is Any or kind is JsonObject:
@@ -60,7 +60,7 @@ def from_plain(kind: Any, value: Any) -> Any:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(kind, type) and not isinstance(value, kind):
-        raise ValueError(f"expected {kind.__name__}, found {type(value).__name__}")
+        raise TypeError(f"expected {kind.__name__}, found {type(value).__name__}")
     return value
 
 
@@ -80,7 +80,7 @@ def _from_union(kinds: tuple[Any, ...], value: Any) -> Any:
 
 def _from_tuple(kinds: tuple[Any, ...], value: Any) -> tuple[Any, ...]:
     if not isinstance(value, list):
-        raise ValueError(f"expected a list, found {type(value).__name__}")
+        raise TypeError(f"expected a list, found {type(value).__name__}")
     if len(kinds) == 2 and kinds[1] is Ellipsis:
         return tuple(from_plain(kinds[0], v) for v in value)
     if len(kinds) != len(value):
@@ -92,10 +92,10 @@ def decode(kind: type[T], value: Any) -> T:
     """A dataclass from its plain form; unknown keys are refused.
 
     Raises:
-        ValueError: a key is unknown or a value has the wrong type.
+        TypeError, ValueError: a key is unknown or a value has the wrong type.
     """
     if not isinstance(value, dict):
-        raise ValueError(f"expected an object for {kind.__name__}, found {type(value).__name__}")
+        raise TypeError(f"expected an object for {kind.__name__}, found {type(value).__name__}")
     hints = typing.get_type_hints(kind)
     if unknown := set(value) - set(hints):
         raise ValueError(f"{kind.__name__} has no {sorted(unknown)}")
