@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +24,6 @@ from ckptdoctor.model import (
     TimelinePoint,
 )
 
-MAX_THREADS = 8
 GROWTH_FACTOR = 10.0
 """A weight whose rms grows this much between two checkpoints is on its way out (hand-chosen; a healthy kernel of the case
 book at most triples from one checkpoint to the next)."""
@@ -39,22 +36,15 @@ def build_timeline(files: RunFiles, *, threads: int | None = None) -> Timeline:
 
     Args:
         files: with the checkpoints as discovery ordered them.
-        threads: checkpoints measured at once; by default one for each processor this process may use, at most 8.
+        threads: for the census of each checkpoint; by default one for each processor.
 
     A checkpoint that cannot be read stays in the timeline as `unreadable` with the reason. Nothing is raised for it.
+
+    The threads work inside one checkpoint at a time. Measured on 200 files of 10 MB and two cores, measuring whole checkpoints
+    side by side took twice as long as one after the other: opening them is Python work, and whoever returns from counting
+    waits for the interpreter lock.
     """
-    workers = (
-        threads
-        if threads is not None
-        else min(MAX_THREADS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    )
-    measure = _measure_with(threads=1 if len(files.checkpoints) > 1 else workers)
-    if workers <= 1 or len(files.checkpoints) <= 1:
-        points = [measure(path) for path in files.checkpoints]
-    else:
-        with ThreadPoolExecutor(workers, thread_name_prefix="census") as pool:
-            points = list(pool.map(measure, files.checkpoints))
-    return timeline_of(points)
+    return timeline_of([measure_point(path, threads=threads) for path in files.checkpoints])
 
 
 def timeline_of(points: Sequence[TimelinePoint]) -> Timeline:
@@ -80,26 +70,24 @@ def timeline_of(points: Sequence[TimelinePoint]) -> Timeline:
     )
 
 
-def _measure_with(*, threads: int) -> Callable[[str], TimelinePoint]:
-    def measure(path: str) -> TimelinePoint:
-        epoch, step = order_numbers(path)
-        try:
-            with open_checkpoint(path) as checkpoint:
-                census = take_census(checkpoint, threads=threads)
-        except CkptDoctorError as error:
-            return TimelinePoint(path, epoch, step, Status.UNREADABLE, 0, Missing(str(error)))
-        recorded = census.info.epoch
-        nonfinite = census.nonfinite + _nonfinite_settings(census)
-        return TimelinePoint(
-            path=path,
-            epoch=epoch if epoch is not None or isinstance(recorded, Missing) else recorded,
-            step=census.iterations if census.iterations is not None else step,
-            status=Status.SICK if nonfinite else Status.HEALTHY,
-            nonfinite=nonfinite,
-            census=census,
-        )
-
-    return measure
+def measure_point(path: str, *, threads: int | None = None) -> TimelinePoint:
+    """One checkpoint with its census; `unreadable` with the reason where there is none."""
+    epoch, step = order_numbers(path)
+    try:
+        with open_checkpoint(path) as checkpoint:
+            census = take_census(checkpoint, threads=threads)
+    except CkptDoctorError as error:
+        return TimelinePoint(path, epoch, step, Status.UNREADABLE, 0, Missing(str(error)))
+    recorded = census.info.epoch
+    nonfinite = census.nonfinite + _nonfinite_settings(census)
+    return TimelinePoint(
+        path=path,
+        epoch=epoch if epoch is not None or isinstance(recorded, Missing) else recorded,
+        step=census.iterations if census.iterations is not None else step,
+        status=Status.SICK if nonfinite else Status.HEALTHY,
+        nonfinite=nonfinite,
+        census=census,
+    )
 
 
 def _nonfinite_settings(census: Census) -> int:
@@ -135,6 +123,9 @@ def _ordered(points: Sequence[TimelinePoint]) -> tuple[list[TimelinePoint], str,
     numbered_counts = [c for c, n in zip(counts, numbered, strict=True) if c is not None and n]
     falls = any(b < a for a, b in itertools.pairwise(numbered_counts))
     if falls and len(set(numbered_counts)) < len(numbered_counts):
+        anew = (
+            "the iteration count starts again on the way (the optimizer was created anew): the names decide the order"
+        )
         return list(points), by_name, [anew]
     keys: list[tuple[int, int]] = []
     last = -1
