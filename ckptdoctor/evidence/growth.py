@@ -56,14 +56,16 @@ def unmoved_weights(places: Sequence[Place]) -> tuple[str, ...]:
     """
     if len(places) < 2 or places[0][0] == places[-1][0]:
         return ()
-    first = places[0][1]
-    still: list[str] = []
-    for stats in first.of_role(Role.WEIGHT):
-        if stats.info.trainable is False or stats.rms is None or stats.error is not None:
-            continue
-        others = [_by_path(census).get(stats.info.path) for _, census in places[1:]]
-        if all(other is not None and _same(stats, other) for other in others):
-            still.append(stats.info.path)
+    still = {
+        s.info.path: s
+        for s in places[0][1].of_role(Role.WEIGHT)
+        if s.info.trainable is not False and s.rms is not None and s.error is None
+    }
+    for _, census in places[1:]:
+        table = _by_path(census)
+        still = {path: s for path, s in still.items() if path in table and _same(s, table[path])}
+        if not still:
+            break
     return tuple(still)
 
 
