@@ -47,10 +47,15 @@ class WorkerLostError(Exception):
 
 
 class Child:
-    """One worker process. Not for use by two threads at a time, but `kill` may come from any."""
+    """One worker process. Not for use by two threads at a time, but `kill` may come from any.
 
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+    Args:
+        limits: what one task may cost.
+        entry: module whose `main` the process runs; it must speak as `worker.serve` does.
+    """
+
+    def __init__(self, limits: Limits, entry: str = "ckptdoctor.scanner.worker") -> None:
+        self._limits, self._entry = limits, entry
         self._process: subprocess.Popen[bytes] | None = None
         self._errors: IO[bytes] | None = None
         self._lock = threading.Lock()
@@ -137,7 +142,7 @@ class Child:
                 raise WorkerLostError(Kind.LOST, "the scan was interrupted")
             self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in _discard
             process = self._process = subprocess.Popen(  # noqa: S603 - this very interpreter
-                [sys.executable, "-P", "-c", _start_code()],
+                [sys.executable, "-P", "-c", _start_code(self._entry)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._errors,
@@ -229,7 +234,7 @@ def resident(pid: int) -> int:
         return 0
 
 
-def _start_code() -> str:
+def _start_code(entry: str) -> str:
     """Program of the worker: this interpreter's import path, without the working directory (it may hold anything)."""
     import ckptdoctor
 
@@ -237,4 +242,4 @@ def _start_code() -> str:
     path = [entry for entry in sys.path if entry]
     if home not in path:
         path.insert(0, home)
-    return f"import sys; sys.path[:] = {path!r}; from ckptdoctor.scanner.worker import main; main()"
+    return f"import sys; sys.path[:] = {path!r}; from {entry} import main; main()"

@@ -75,7 +75,7 @@ class ScanResult:
         error: one sentence, for unreadable ones. kind: its sort.
         grade: how the cause was established. headline: one sentence about a sick one.
         format: the container.
-        warnings: `CODE: sentence` of what is odd or hostile though not sick.
+        warnings: `CODE: sentence` of every finding from severity warning on, malice first.
         bytes_read: bytes that were read for it.
         modified: time of modification in UTC with nanoseconds, None where the store tells none.
         etag: content id of a remote object.

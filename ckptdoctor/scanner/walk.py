@@ -86,7 +86,7 @@ class Filters:
 
     def recent(self, found: Identity) -> bool:
         """Whether it was modified late enough; objects without a time are."""
-        return self.since is None or found.modified_ns is None or found.modified_ns >= self.since * 1e9
+        return self.since is None or found.modified_ns is None or found.modified_ns / 1e9 >= self.since - 1e-6
 
 
 def os_trouble(path: str, run: str, error: OSError | ValueError) -> Trouble:

@@ -111,17 +111,20 @@ def _settled(store: _Store, task: dict[str, Any]) -> Answer:
     """Measure, and make sure that what was measured stood still meanwhile."""
     try:
         before = store.look(again=bool(task.get("first")))
-        answer = _examine(store, task)
-        after = store.look(again=True) if answer["status"] == Status.UNREADABLE.value or not store.remote else before
+        try:
+            answer = _examine(store, task)
+        except CkptDoctorError as error:
+            answer = _refused(store, error)
+        damaged = answer.get("kind") == Kind.DAMAGED.value
+        after = store.look(again=True) if damaged or not store.remote else before
     except (OSError, ValueError) as error:
         trouble = os_trouble(store.path, "", error)
         return _unreadable(trouble.kind, trouble.message)
-    except CkptDoctorError as error:
-        return _unreadable(getattr(error, "kind", Kind.REMOTE if store.remote else Kind.DAMAGED), str(error))
+    except CkptDoctorError as error:  # of looking at a remote object
+        return _unreadable(getattr(error, "kind", Kind.REMOTE), str(error))
     first = task.get("first")
     changed = before != after or (first is not None and [before.size, before.modified_ns] != list(first))
-    bad = answer["status"] == Status.UNREADABLE.value
-    if before != after or (bad and (changed or (first is None and _fresh(after)))):
+    if before != after or (damaged and (changed or (first is None and _fresh(after)))):
         if first is None:
             answer = {**answer, "unsettled": True, "first": [before.size, before.modified_ns]}
         else:
@@ -129,6 +132,18 @@ def _settled(store: _Store, task: dict[str, Any]) -> Answer:
             answer = _unreadable(Kind.WRITING, words)
     answer |= {"size_bytes": before.size, "modified": before.modified, "etag": before.etag}
     return answer
+
+
+def _refused(store: _Store, error: CkptDoctorError) -> Answer:
+    """What to say of a file that no reader would open: the system may have refused it, not the reader."""
+    if store.remote:
+        return _unreadable(getattr(error, "kind", Kind.DAMAGED), str(error))
+    try:
+        os.close(os.open(store.path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)))
+    except OSError as reason:
+        trouble = os_trouble(store.path, "", reason)
+        return _unreadable(trouble.kind, trouble.message)
+    return _unreadable(Kind.DAMAGED, str(error))
 
 
 def _fresh(found: Identity) -> bool:
@@ -235,10 +250,7 @@ def _warnings(findings: Sequence[Finding], census: Census) -> list[str]:
 
 def _why_unreadable(path: str, census: Census, words: str) -> str:
     name = os.path.basename(path.rstrip("/"))
-    if words.startswith(name):
-        sentence = path + words[len(name) :]
-    else:
-        sentence = words if path in words else f"{path}: {words}"
+    sentence = path + words[len(name) :] if words.startswith(name) else f"{path}: {words.removeprefix(f'{path}: ')}"
     if census.info.coverage < 1.0 and "%" not in sentence:
         sentence += f" ({census.info.coverage:.0%} of its tensor bytes could be located)"
     return sentence

@@ -105,9 +105,9 @@ def cause(result: ScanResult | RunSummary) -> str:
     return f"{result.cause} ({result.grade}, {result.confidence:.2f})"
 
 
-def hostile(result: ScanResult) -> tuple[str, ...]:
-    """The warnings that are about the file itself: malice and lies, not training."""
-    return tuple(w for w in result.warnings if w.startswith(("CKD7", "hostile")))
+def suspicious(result: ScanResult) -> tuple[str, ...]:
+    """The warnings that are about malice in the file: not about training, not about damage (CKD701)."""
+    return tuple(w for w in result.warnings if w.startswith(("CKD7", "hostile")) and not w.startswith("CKD701"))
 
 
 def inside(path: str, run: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ckptdoctor.model import Status
 from ckptdoctor.report.escape import annotation_message, annotation_property
-from ckptdoctor.scanner.render.base import Totals, Write, cause, hostile, where
+from ckptdoctor.scanner.render.base import Totals, Write, cause, suspicious, where
 from ckptdoctor.scanner.result import ScanResult
 from ckptdoctor.scanner.runs import RunSummary
 
@@ -28,7 +28,7 @@ class Github:
             )
         elif result.status is Status.UNREADABLE:
             self._tell("error", "unreadable checkpoint", result.path, result.error or result.path)
-        for warning in hostile(result)[:1]:
+        for warning in suspicious(result)[:1]:
             self._tell("warning", "hostile or suspicious checkpoint", result.path, f"{result.path}: {warning}")
 
     def run(self, summary: RunSummary) -> None:

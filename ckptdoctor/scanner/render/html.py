@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from ckptdoctor.model import Status
 from ckptdoctor.report.escape import line
-from ckptdoctor.scanner.render.base import Totals, Write, hostile, inside, mark, when, where
+from ckptdoctor.scanner.render.base import Totals, Write, inside, mark, suspicious, when, where
 from ckptdoctor.scanner.result import ScanResult
 from ckptdoctor.scanner.runs import Point, RunSummary
 
@@ -64,7 +64,7 @@ class Html:
                 "link": self._link(result.report),
             }
             self._open.setdefault(result.run, _Bounded(MOST_PER_RUN)).add(row)
-        for warning in hostile(result):
+        for warning in suspicious(result):
             self._hostile.add({"path": line(result.path), "what": line(warning)})
 
     def run(self, summary: RunSummary) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ckptdoctor.model import Status
 from ckptdoctor.report.escape import markdown as md
 from ckptdoctor.report.escape import markdown_code as code
-from ckptdoctor.scanner.render.base import Totals, Write, cause, hostile, inside, where
+from ckptdoctor.scanner.render.base import Totals, Write, cause, inside, suspicious, where
 from ckptdoctor.scanner.result import ScanResult
 from ckptdoctor.scanner.runs import RunSummary
 
@@ -29,7 +29,7 @@ class Markdown:
         """Kept where it is unreadable or hostile."""
         if result.status is Status.UNREADABLE:
             self._unreadable.add((_code(result.path), md(_cut(result.error or ""))))
-        for warning in hostile(result)[:1]:
+        for warning in suspicious(result)[:1]:
             self._hostile.add((_code(result.path), md(_cut(warning))))
 
     def run(self, summary: RunSummary) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from ckptdoctor.model import Status
 from ckptdoctor.report.escape import line
-from ckptdoctor.scanner.render.base import Totals, Write, cause, hostile, inside, when, where
+from ckptdoctor.scanner.render.base import Totals, Write, cause, inside, suspicious, when, where
 from ckptdoctor.scanner.result import ScanResult
 from ckptdoctor.scanner.runs import RunSummary
 
 HEAD = ("STATUS", "CAUSE", "WHERE", "WHEN", "CHECKPOINT")
 WIDTHS = (10, 34, 24, 20)
-COLORS = {"sick": "31", "unreadable": "33", "hostile": "35", "run": "1", "healthy": "32"}
+COLORS = {"sick": "31", "unreadable": "33", "suspect": "35", "run": "1", "healthy": "32"}
 
 
 class Table:
@@ -27,8 +27,8 @@ class Table:
             self._row("sick", cause(result), where(result), when(result), path)
         elif result.status is Status.UNREADABLE:
             self._sentence("unreadable", result.error or path)
-        for warning in hostile(result)[:3]:
-            self._sentence("hostile", f"{path}: {warning}")
+        for warning in suspicious(result)[:3]:
+            self._sentence("suspect", f"{path}: {warning}")
 
     def run(self, summary: RunSummary) -> None:
         """Where a sick run of several checkpoints went bad, and where to resume."""
