@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 
 from ckptdoctor.logs.records import RecordSink
-from ckptdoctor.logs.series import LogBuilder, SeriesBuilder
+from ckptdoctor.logs.series import MAX_SERIES, LogBuilder, SeriesBuilder
 from ckptdoctor.logs.spelling import to_number
 from ckptdoctor.logs.text import BLOCK, blocks
 from ckptdoctor.model import TrainingLog
@@ -19,11 +19,14 @@ from ckptdoctor.model import TrainingLog
 MAX_SEGMENT = 1 << 16
 """Longest stretch between line ends, carriage returns included as ends; a bar with a thousand metrics is shorter."""
 
+_FLUSH = 1024  # epochs
+_Column = tuple[list[float], list[float]]
+
 _NUM = rb"[-+]?(?:nan(?:\(ind\))?|inf(?:inity)?|1\.#\w+|(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)"
 _BAR = re.compile(rb"(?:^|[\s\x08m:>])(\d{1,12})/(\d{1,12}|Unknown|\?)(?=[\s\x1b])")
 _ONE_LINE = re.compile(rb"\s*(?:\d+/(?:\d+|Unknown)\s)?- \d+s\b")
 _OLD_ONE_LINE = re.compile(rb"\s*- \d+s\b[^-]* - ")
-_METRIC = re.compile(rb" - ((?:[^\s:]| (?!- )){1,200}): (" + _NUM + rb")", re.IGNORECASE)
+_METRIC = re.compile(rb" - ([^\s:]{1,200}(?: [^\s:-][^\s:]{0,99}){0,4}): (" + _NUM + rb")", re.IGNORECASE)
 _LOSS = re.compile(rb" - loss: (" + _NUM + rb")", re.IGNORECASE)
 _EPOCH = re.compile(rb"(?:^|[\s>:])Epoch (\d{1,9})/(\d{1,9})(?!\d)")
 _TERMINATED = re.compile(rb"Batch (\d{1,15}): Invalid loss, terminating training")
@@ -85,7 +88,8 @@ class _Console:
         self.done = 0  # batches of finished epochs
         self.bar: tuple[int, int, bytes] | None = None  # batches done, of how many (0 unknown), the segment
         self.last_epoch = -1
-        self.builders: dict[bytes, SeriesBuilder | None] = {}
+        self.columns: dict[bytes, _Column] = {}
+        self.epochs = 0
         self.announced = SeriesBuilder("learning_rate", "epoch")
 
     def take(self, segment: bytes) -> None:
@@ -165,24 +169,32 @@ class _Console:
         self.done += max(done, total)
         at = float(epoch)
         for name, value in found:
+            column = self.columns.get(name) or self._column(name)
             try:
-                builder = self.builders[name]
-            except KeyError:
-                builder = self._builder(name)
-            if builder is not None:
-                try:
-                    builder.add(at, float(value))
-                except ValueError:
-                    number = to_number(value.decode("ascii", "replace"))
-                    if number is not None:
-                        builder.add(at, number)
+                number: float | None = float(value)
+            except ValueError:
+                number = to_number(value.decode("ascii", "replace"))
+            if number is not None:
+                column[0].append(at)
+                column[1].append(number)
+        self.epochs += 1
+        if self.epochs % _FLUSH == 0:
+            self._flush()
 
-    def _builder(self, name: bytes) -> SeriesBuilder | None:
-        known = name not in (b"ETA", b"Time")
-        builder = self.log.series(name.decode("utf-8", "replace"), "epoch") if known else None
-        if len(self.builders) < 4096:
-            self.builders[name] = builder
-        return builder
+    def _column(self, name: bytes) -> _Column:
+        """Buffers of one metric; the names of a log are few, those of noise are not kept."""
+        column: _Column = ([], [])
+        if name not in (b"ETA", b"Time") and len(self.columns) < MAX_SERIES:
+            self.columns[name] = column
+        return column
+
+    def _flush(self) -> None:
+        for name, (steps, values) in self.columns.items():
+            builder = self.log.series(name.decode("utf-8", "replace"), "epoch")
+            if builder is not None:
+                builder.extend(steps, values)
+            steps.clear()
+            values.clear()
 
     def _free(self, segment: bytes) -> None:
         """A line of a hand-written loop: `step 100: loss = 0.5`. Places are taken as written."""
@@ -201,6 +213,7 @@ class _Console:
     def finish(self) -> TrainingLog:
         unfinished = self.bar is not None and self.bar[0] < self.bar[1]
         self._finish_epoch()
+        self._flush()
         if self.announced.count and not {"lr", "learning_rate"} & set(self.log.names()):
             self.log.adopt(self.announced)
         self.log.running_average = "batch_loss" in self.log.names()

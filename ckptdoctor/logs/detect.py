@@ -120,12 +120,11 @@ def _detect_json(path: str, stripped: bytes) -> str | None:
     """JSON lines if the first line is an object by itself with a metric in it, a history if it has lists of metrics."""
     lines = [line for line in stripped.replace(b"\r", b"\n").split(b"\n") if line.strip()]
     record = parse_line(lines[0]) if lines[0][:1] == b"{" else None
-    if record is not None:
+    if record is not None and not any(isinstance(value, list) or _is_column(value) for value in record.values()):
         names = [name for name, value in flatten(record) if as_number(value) is not None]
         several = len(lines) > 1 and lines[1][:1] == b"{"
-        if any(looks_like_metric(n) for n in names) and (several or any("loss" in n.lower() for n in names)):
-            return "jsonl"
-        if several and any(is_axis(n) for n in names) and len(names) > 1:
+        metric, axis = any(map(looks_like_metric, names)), any(map(is_axis, names))
+        if (several and (metric or (axis and len(names) > 1))) or (metric and axis):
             return "jsonl"
     for seen, (where, _) in enumerate(leaves(path, [])):
         place = list_place(where)
@@ -138,6 +137,11 @@ def _detect_json(path: str, stripped: bytes) -> str | None:
         if seen > 10_000:
             break
     return None
+
+
+def _is_column(value: object) -> bool:
+    """A column as pandas' `to_json` writes it: `{"0": 2.5, "1": null}`."""
+    return isinstance(value, dict) and bool(value) and all(key.isdigit() for key in value)
 
 
 def _lenient(path: str) -> str:

@@ -69,7 +69,7 @@ def is_file(path: str) -> bool:
 
 def _mode(path: str, test: Callable[[int], bool]) -> bool:
     try:
-        return test(os.stat(path).st_mode)  # noqa: PTH116 - a str may hold what Path refuses
+        return test(os.stat(path).st_mode)
     except (OSError, ValueError):
         return False
 
