@@ -33,7 +33,8 @@ several inputs or outputs `x_<name>`, …), each (K, B, …), and `step` (K,).
     epoch           index of the current epoch, or null in a custom loop
     started, written   UTC, ISO 8601
     window          null, or what is needed to run the last steps again:
-        checkpoint      path of the state before the first batch of the window, relative to this file
+        checkpoint      path of the state before the first batch of the window, relative to this file; null where it
+                    could not be written
         first_step, last_step   the window's batches are these steps, one after the other; after running them from
                     `checkpoint` the failing step has just been taken
         batches         path of last_batches, relative; null where batches could not be kept

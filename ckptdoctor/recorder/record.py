@@ -136,13 +136,14 @@ def write_evidence(directory: RunDirectory, kept: Kept, reason: Reason | None) -
     def before() -> None:
         if kept.start is None or kept.state is None or kept.now is None or not kept.batches:
             return
+        done.window = _window_document(kept.start, kept)
         kept.state.restore(kept.start)
         try:
             saved = save_checkpoint(directory, kept.model, kept.start, "window")
         finally:
             kept.state.restore(kept.now)
         done.checkpoints.append(saved)
-        done.window = _window_document(saved, kept.start, kept)
+        done.window["checkpoint"] = saved.path
 
     def arrays() -> None:
         if done.window is not None:
@@ -166,10 +167,10 @@ def write_evidence(directory: RunDirectory, kept: Kept, reason: Reason | None) -
     return done
 
 
-def _window_document(saved: Saved, start: Snapshot, kept: Kept) -> dict[str, Any]:
+def _window_document(start: Snapshot, kept: Kept) -> dict[str, Any]:
     name, keys, *rest = start.numpy_random
     return {
-        "checkpoint": saved.path,
+        "checkpoint": None,
         "first_step": kept.batches[0].step,
         "last_step": kept.batches[-1].step,
         "batches": None,

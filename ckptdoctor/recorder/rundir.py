@@ -58,12 +58,15 @@ class RunDirectory:
     Attributes:
         path: where files go. Differs from what was asked for when that directory is in use by another recorder.
         note: a sentence about such a difference, else "".
+        durable: force files to the disk, so that they survive a power failure too. Off while training goes on, because
+            that can take seconds on a busy disk; a killed process loses nothing either way.
     """
 
     def __init__(self, asked: str | os.PathLike[str]) -> None:
         self.asked = Path(asked)
         self.path = self.asked
         self.note = ""
+        self.durable = False
         self._lock: BinaryIO | None = None
         self._logs: dict[str, BinaryIO] = {}
 
@@ -144,7 +147,8 @@ class RunDirectory:
         part = final.with_name(f"{_PART}{os.getpid()}-{final.name}")
         try:
             fill(part)
-            _sync(part)
+            if self.durable:
+                _sync(part)
             if part.is_dir() and final.is_dir():
                 shutil.rmtree(final)  # a directory cannot be replaced in one step
             part.replace(final)
@@ -152,7 +156,8 @@ class RunDirectory:
             with contextlib.suppress(OSError):
                 shutil.rmtree(part) if part.is_dir() else part.unlink(missing_ok=True)
             raise
-        _sync_directory(final.parent)
+        if self.durable:
+            _sync_directory(final.parent)
         return final
 
     def write_json(self, relative: str, document: Mapping[str, Any]) -> Path:

@@ -78,12 +78,13 @@ class Seam:
         self._structure: Any = None
         self.signature: tuple[Any, Any, Any] = (None, None, None)
         self._seed_names: list[tuple[str | None, int]] = []
-        self._before: tuple[Any, Any] | None = None
+        self._rate: Any = None
         self._inside = False
         self._known = {"loss": False, "norm": False}
         self._restore: list[Callable[[], None]] = []
         with tf.device("CPU:0"):
             self._state = tf.Variable(np.array([0, -1], np.int64), trainable=False, name="ckptdoctor_state")
+            self._scale = tf.Variable(1.0, trainable=False, dtype=tf.float64, name="ckptdoctor_loss_scale")
             self._rows = tf.queue.FIFOQueue(UNBOUNDED, [tf.float64], shapes=[(6,)])
 
     # --- life ---------------------------------------------------------------------------------
@@ -165,13 +166,11 @@ class Seam:
         return scale_loss
 
     def _watch_gradients(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        optimizer = self._model.optimizer
-
         def apply(grads: Any, *args: Any, **kwargs: Any) -> Any:
             if self._capture.active:
                 grads = list(grads)
                 with suppress(Exception):
-                    self._capture.norm = gradient_norm(grads) / loss_scale(optimizer)
+                    self._capture.norm = gradient_norm(grads)
             return original(grads, *args, **kwargs)
 
         return apply
@@ -198,7 +197,7 @@ class Seam:
             self._problem(f"{what}: {type(error).__name__}: {error}")
 
     def _put_batch(self, data: Any) -> None:
-        self._before = (_learning_rate(self._model.optimizer), tf.cast(loss_scale(self._model.optimizer), tf.float64))
+        self._rate = _learning_rate(self._model.optimizer)
         replicas = self._replicas(data)
         if tf.executing_eagerly():
             self._on_trace()
@@ -235,9 +234,11 @@ class Seam:
         good = (tf.math.is_finite(loss) & finite) if self._known["loss"] else finite
         if self._known["norm"] and accumulates(self._model.optimizer):
             good &= tf.math.is_finite(norm)  # weights stay finite for some steps; the accumulator is poisoned already
-        rate, scale = self._before if self._before is not None else (_nan(), _nan())
+        rate = self._rate if self._rate is not None else _nan()
+        scale = tf.identity(self._scale)  # of this step: the optimizer may have changed its own since
+        self._scale.assign(tf.cast(loss_scale(self._model.optimizer), tf.float64))
         step, failed = self._state[0], self._state[1]
-        row = [tf.cast(step, tf.float64), loss, rate, norm, scale, tf.cast(finite, tf.float64)]
+        row = [tf.cast(step, tf.float64), loss, rate, norm / scale, scale, tf.cast(finite, tf.float64)]
         self._rows.enqueue(tf.stack(row))
         self._state.assign(tf.stack([step + 1, tf.where((failed < 0) & ~good, step, failed)]))
         if tf.executing_eagerly():
@@ -263,8 +264,9 @@ class Seam:
         return self._known["loss"]
 
     def set_step(self, step: int) -> None:
-        """Number the next step."""
+        """Number the next step, which is the first one."""
         self._state.assign([step, -1])
+        self._scale.assign(tf.cast(loss_scale(self._model.optimizer), tf.float64))
 
     def progress(self) -> tuple[int, int]:
         """(index of the next step, first step that looked non-finite or -1)."""

@@ -254,6 +254,7 @@ class Session:
         for attempt in range(2):
             if not usable:
                 directory = fallback_directory(self._directory.asked)
+            directory.durable = True
             done = write_evidence(directory, kept, reason)
             if attempt == 0 and usable and done.refused and reason is not None:
                 usable = False
@@ -298,13 +299,13 @@ class Session:
     def _message(self, directory: RunDirectory, reason: Reason | None, window: dict[str, Any] | None) -> str:
         if reason is None:
             return f"training finished; what was kept is in {directory.path}"
-        kept = []
+        files = [s.path for s in self._saved if s.kind in ("failed", "interrupted")]
         if window is not None:
             count = window["last_step"] - window["first_step"] + 1
-            kept = [f"{window['checkpoint']} and {window['batches']} ({count} batches, to repeat it)"]
-        kept += [s.path for s in self._saved if s.kind in ("failed", "interrupted")]
-        files = ", ".join([*kept, RECORD])
-        return f"{reason.text}. Kept in {directory.path}: {files}. Next: ckptdoctor inspect {directory.path}"
+            parts = [p for p in (window["checkpoint"], window["batches"]) if p]
+            files.insert(0, f"{' and '.join(parts)} ({count} batches, to repeat it)" if parts else "no batches")
+        named = ", ".join([*files, RECORD])
+        return f"{reason.text}. Kept in {directory.path}: {named}. Next: ckptdoctor inspect {directory.path}"
 
     def _document(self, status: str, reason: Reason | None, window: dict[str, Any] | None) -> dict[str, Any]:
         return record_document(
