@@ -1,4 +1,4 @@
-"""Native parsers in a child process: started when needed, fed through pipes, ended on any misbehaviour.
+"""Native parsers in a child process: started when needed, asked through pipes, ended on any misbehaviour.
 
 The parent never maps, imports or calls what the child does. A crash, a hang or a flood of output becomes a sentence.
 """
@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -39,14 +39,30 @@ _SIGNALS = {
 
 
 class Contained:
-    """One child that reads one HDF5 file. Questions from several threads are answered one after the other.
+    """One child that reads one file or store. Questions from several threads are answered one after the other.
 
     Also a `ByteSource` as far as `close` goes, so that a checkpoint owns it.
+
+    Args:
+        script: name of the child's program beside this module. library: what it calls, for messages.
+        where: what it reads, for messages.
+        window: the bytes it may ask for, None where it reads a directory itself.
+        setup: further values for the child.
     """
 
-    def __init__(self, window: Window, where: str, limits: ReadLimits) -> None:
+    def __init__(
+        self,
+        script: str,
+        library: str,
+        where: str,
+        limits: ReadLimits,
+        *,
+        window: Window | None = None,
+        setup: Mapping[str, Any] | None = None,
+    ) -> None:
         self.name, self.size = f"reader of {where}", 0
-        self._window, self._where, self._limits = window, where, limits
+        self._script, self._library, self._where, self._limits = script, library, where, limits
+        self._window, self._setup = window, dict(setup or {})
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
 
@@ -66,6 +82,9 @@ class Contained:
         if process is not None:
             _end(process)
 
+    def __del__(self) -> None:
+        self.close()
+
     # --- questions -----------------------------------------------------------------------------
 
     def ask(self, question: dict[str, Any]) -> bytes:
@@ -84,12 +103,12 @@ class Contained:
             except _Gone as gone:
                 reason = self._why(gone)
                 self.close()
-                raise CheckpointError(f"{self._where} could not be read by the HDF5 library: {reason}") from None
+                raise CheckpointError(f"{self._where} could not be read by {self._library}: {reason}") from None
 
     def _started(self) -> subprocess.Popen[bytes]:
         if self._process is not None:
             return self._process
-        script = Path(__file__).with_name("h5_child.py")
+        script = Path(__file__).with_name(self._script)
         environment = {
             "HDF5_PLUGIN_PRELOAD": "::",  # no filter code from outside
             "HDF5_USE_FILE_LOCKING": "FALSE",
@@ -112,8 +131,9 @@ class Contained:
         self._process = process
         limits = self._limits
         setup = {
+            **self._setup,
             "sys_path": [p for p in sys.path if p],
-            "size": self._window.size,
+            "size": 0 if self._window is None else self._window.size,
             "limits": {
                 "memory": limits.child_memory_bytes,
                 "cpu": limits.child_cpu_seconds,
@@ -135,7 +155,7 @@ class Contained:
             if length > self._limits.child_reply_bytes:
                 raise _Gone("its answer is larger than allowed")
             payload = self._take(process, length, deadline)
-            if kind == b"R" and length == _RANGE.size:
+            if kind == b"R" and length == _RANGE.size and self._window is not None:
                 offset, wanted = _RANGE.unpack(payload)
                 if wanted > self._limits.child_reply_bytes:
                     raise _Gone("it asked for more bytes at once than allowed")
@@ -193,10 +213,10 @@ class Contained:
                 code = process.wait(1.0)
         if code is not None and code < 0:
             return f"it ended with {_SIGNALS.get(-code, f'signal {-code}')}"
-        return "it ended without an answer (is h5py installed?)" if code == 1 else "it ended without an answer"
+        return "it ended without an answer (is it installed?)" if code == 1 else "it ended without an answer"
 
 
-class _Gone(Exception):
+class _Gone(Exception):  # noqa: N818 - said of the child, not of an error
     """The child is no longer of use."""
 
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 
-from ckptdoctor.checkpoints.contract import ByteSource, CheckpointError
-from ckptdoctor.checkpoints.hdf5 import Unsupported, find_signature
-from ckptdoctor.checkpoints.hdf5.tree import H5Error
+from ckptdoctor.checkpoints.containers import in_directory, in_file, narrowed
+from ckptdoctor.checkpoints.contract import CheckpointError
 from ckptdoctor.checkpoints.limits import DEFAULT_LIMITS, ReadLimits
-from ckptdoctor.checkpoints.sources import LocalOpener, Opener, Window
-from ckptdoctor.checkpoints.zips import LOCAL_SIGNATURE, read_archive
+from ckptdoctor.checkpoints.sources import LocalOpener, Opener
 from ckptdoctor.model import Format
 
 
@@ -21,56 +19,15 @@ def detect_format(
     opener = opener if opener is not None else LocalOpener(limits)
     try:
         if opener.stat(name).is_dir:
-            return directory_format(name, opener)
+            found = in_directory(name, opener)
+            return None if found is None else found.format
         source = opener.open(name)
     except CheckpointError:
         return None
     try:
-        return file_format(source, opener, limits)
+        found = in_file(name, source, opener)
+        return None if found is None else narrowed(found, source, opener, limits)
     except CheckpointError:
         return None
     finally:
         source.close()
-
-
-def directory_format(path: str, opener: Opener) -> Format | None:
-    """The container that a directory is as a whole."""
-    names = set(opener.list(path))
-    if "config.json" in names and any(
-        n in names for n in ("model.weights.h5", "model.weights.npz", "model.weights.json")
-    ):
-        return Format.KERAS_DIR
-    return None
-
-
-def file_format(source: ByteSource, opener: Opener, limits: ReadLimits) -> Format | None:
-    """The container that a file is."""
-    head = source.read(0, 8)
-    if head[:4] == LOCAL_SIGNATURE:
-        names = read_archive(source, limits, block=opener.read_ahead).members
-        keras = "config.json" in names or any(n.startswith("model.weights.") for n in names)
-        return Format.KERAS_ZIP if keras else None
-    window = Window(source, 0, source.size, block=opener.read_ahead)
-    if find_signature(window) is not None:
-        return _hdf5_format(window, limits)
-    return None
-
-
-def _hdf5_format(window: Window, limits: ReadLimits) -> Format | None:
-    from ckptdoctor.checkpoints.hdf5.reader import read_top
-    from ckptdoctor.checkpoints.legacy import is_legacy
-
-    try:
-        tree = read_top(window, limits)
-    except Unsupported:
-        return Format.LEGACY_H5
-    except H5Error:
-        return None
-    if is_legacy(tree.groups):
-        return Format.LEGACY_H5
-    if any(
-        p == "vars" or p.endswith("/vars") or p.split("/")[0] in ("layers", "_layer_checkpoint_dependencies")
-        for p in tree.groups
-    ):
-        return Format.WEIGHTS_H5
-    return None

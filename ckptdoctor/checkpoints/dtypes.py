@@ -91,7 +91,7 @@ def is_float(name: str) -> bool:
 
 def canonical_name(dtype: np.dtype[np.generic]) -> str | None:
     """`float32` for `<f4`, `>f4` for big-endian, None for what is not a number."""
-    name = _NAMES.get(dtype.str if dtype.str[0] != "|" else dtype.str)
+    name = _NAMES.get(dtype.str)
     if name is not None:
         return name
     return dtype.str if _storage(dtype.str) is not None else None

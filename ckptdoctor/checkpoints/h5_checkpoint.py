@@ -109,22 +109,27 @@ def _document(
 # --- shards ----------------------------------------------------------------------------------------
 
 
-def open_sharded(path: str, raw: bytes, opener: Opener, limits: ReadLimits) -> Checkpoint:
+def open_sharded(path: str, map_path: str, opener: Opener, limits: ReadLimits) -> Checkpoint:
     """`X.weights.json` and the shards that it names.
 
     Args:
-        path: of the JSON file. raw: its content.
+        path: as the user gave it. map_path: of the JSON file.
 
     Raises:
         CheckpointError: not such a file, or none of its shards can be read.
     """
+    directory = map_path.rpartition("/")[0]
+    source = opener.open(map_path)
+    try:
+        raw = source.read(0, min(source.size, limits.json_bytes + 1))
+    finally:
+        source.close()
     document = parse_object(raw, path, limits)
     weight_map = document.get("weight_map")
     if not isinstance(weight_map, Mapping):
         raise CheckpointError(f"{path} is JSON but names no shards (expected weight_map in it)")
     problems: list[Problem] = []
     shards = _shard_names(path, weight_map, limits, problems)
-    directory = path.rpartition("/")[0]
     raws: list[RawTensor] = []
     names: dict[str, str] = {}
     order: dict[str, int] = {}

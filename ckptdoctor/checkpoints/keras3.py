@@ -105,7 +105,7 @@ def _is_optimizer(group: str) -> bool:
 def _owners(raws: Sequence[RawTensor]) -> dict[str, _Owner]:
     owners: dict[str, _Owner] = {}
     for raw in raws:
-        group, _, last = raw.path.rpartition("/")
+        group = raw.path.rpartition("/")[0]
         if group == "vars" or group.endswith("/vars"):
             group = group[:-5] if group != "vars" else ""
         owner = owners.get(group)
@@ -319,7 +319,8 @@ def unreadable(problem: str) -> Chunks:
     from ckptdoctor.checkpoints.contract import TensorReadError
 
     def chunks() -> Iterator[bytes | memoryview]:
-        raise TensorReadError(problem)
+        if problem:
+            raise TensorReadError(problem)
         yield b""  # makes this a generator: the error comes with the first read
 
     return chunks

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ckptdoctor.checkpoints.assembly import checkpoint, compile_config, read_document, text
+from ckptdoctor.checkpoints.containers import KERAS_WEIGHTS
 from ckptdoctor.checkpoints.contract import ByteSource, Checkpoint, CheckpointError, StoredTensor
 from ckptdoctor.checkpoints.documents import parse_object
 from ckptdoctor.checkpoints.h5files import open_hdf5
@@ -19,8 +20,8 @@ from ckptdoctor.checkpoints.zips import Archive, member_window, read_archive, re
 from ckptdoctor.model import CheckpointInfo, Format, JsonObject, Missing, Problem, ProblemKind
 
 CONFIG, METADATA = "config.json", "metadata.json"
-WEIGHTS_H5, WEIGHTS_NPZ = "model.weights.h5", "model.weights.npz"
-WEIGHTS = (WEIGHTS_H5, WEIGHTS_NPZ)
+WEIGHTS_H5, WEIGHTS_NPZ = KERAS_WEIGHTS
+WEIGHTS = KERAS_WEIGHTS
 
 
 def open_keras_zip(path: str, source: ByteSource, opener: Opener, limits: ReadLimits) -> Checkpoint:

@@ -61,7 +61,7 @@ _TOP = "top_level_model_weights"
 
 
 @dataclass(frozen=True, slots=True)
-class _Weight:
+class NamedWeight:
     """A weight and the names that optimizers may have made of it."""
 
     info: TensorInfo
@@ -78,7 +78,7 @@ def is_legacy(groups: Mapping[str, H5Group]) -> bool:
 
 
 def _strings(attributes: Mapping[str, Any], name: str) -> list[str] | None:
-    """A list of names; long ones are split over `name0`, `name1`, …"""
+    """A list of names; long ones are split over `name0`, `name1` and so on."""
     value = attributes.get(name)
     if value is None and f"{name}0" in attributes:
         value, i = [], 0
@@ -104,7 +104,7 @@ def describe_legacy(
     attributes = base.attributes if base is not None else {}
     layers = _strings(attributes, "layer_names") or _group_names(groups, prefix)
     config = {layer.own: layer for layer in root.layers} if root is not None else {}
-    weights: list[_Weight] = []
+    weights: list[NamedWeight] = []
     found: list[StoredTensor] = []
     used: set[str] = set()
     for layer in [*layers, _TOP]:
@@ -123,8 +123,8 @@ def describe_legacy(
             if raw is None:
                 problems.append(Problem(ProblemKind.INCOMPLETE, f"{path} is listed but not stored", path))
                 continue
-            info = _weight(raw, layer, group_path, name, config.get(layer), model=root)
-            weights.append(_Weight(info, _COUNTED.sub("", name)))
+            info = weight_info(raw, layer, group_path, name, config.get(layer), model=root)
+            weights.append(NamedWeight(info, _COUNTED.sub("", name)))
             found.append(tensor(raw, info))
     optimizer = groups.get("optimizer_weights")
     if optimizer is not None:
@@ -147,15 +147,29 @@ def _group_names(groups: Mapping[str, H5Group], prefix: str) -> list[str]:
     return [p.rpartition("/")[2] for p in names if p.rpartition("/")[2] not in ("optimizer_weights", _TOP)]
 
 
-def _weight(
-    raw: RawTensor, layer: str, group: str, name: str, config: ConfigLayer | None, *, model: ConfigLayer | None
+def weight_info(
+    raw: RawTensor,
+    layer: str,
+    group: str | None,
+    name: str,
+    config: ConfigLayer | None,
+    *,
+    model: ConfigLayer | None,
+    user: str | None = None,
 ) -> TensorInfo:
+    """A weight from the name that Keras gave it.
+
+    Args:
+        layer: name of the layer it is stored under. group: path of that layer. name: of the weight, with slashes.
+        config: of the layer, None where there is none. model: the whole configuration, None likewise.
+        user: full name of the layer where it differs from `layer`.
+    """
     parts = _COUNTED.sub("", name).split("/")
     variable = parts[-1]
     inside = parts[:-1]
-    user: str | None = layer
+    shown: str | None = layer if user is None else user
     if layer == _TOP:
-        user, inside = None, []
+        shown, inside = None, []
     elif layer in inside:
         inside = inside[len(inside) - 1 - inside[::-1].index(layer) + 1 :]
     frozen = config.frozen if config is not None else (False if model is not None else None)
@@ -164,7 +178,7 @@ def _weight(
     for part in inside:
         nested = None if current is None else next((c for c in current.layers if c.own == part), None)
         if nested is not None and not within:
-            user, current, frozen = f"{user}/{part}", nested, nested.frozen
+            shown, current, frozen = f"{shown}/{part}", nested, nested.frozen
             continue
         if current is not None and current.layers and not within:
             continue  # the nested model's own name between: Keras writes it in some versions
@@ -172,7 +186,7 @@ def _weight(
         if step is not None or (current is not None and not current.layers):
             within.extend([step if step is not None else part] if step != "" else [])
         elif config is None and not within:
-            user = f"{user}/{part}"
+            shown = f"{shown}/{part}"
     if variable in STATISTICS:
         role = Role.STATISTIC
     elif variable in STATES or "seed_generator" in variable:
@@ -181,7 +195,7 @@ def _weight(
         role = Role.WEIGHT
     trainable = False if role is not Role.WEIGHT or frozen else (None if frozen is None else True)
     full = "/".join((*within, variable))
-    return TensorInfo(raw.path, user, group, full, role, raw.shape, raw.dtype, raw.nbytes, trainable=trainable)
+    return TensorInfo(raw.path, shown, group, full, role, raw.shape, raw.dtype, raw.nbytes, trainable=trainable)
 
 
 def _internal(part: str) -> str | None:
@@ -198,23 +212,23 @@ def _internal(part: str) -> str | None:
 # --- optimizer -------------------------------------------------------------------------------------
 
 
-def _optimizer(by_path: Mapping[str, RawTensor], group: H5Group, weights: Sequence[_Weight]) -> list[StoredTensor]:
+def _optimizer(by_path: Mapping[str, RawTensor], group: H5Group, weights: Sequence[NamedWeight]) -> list[StoredTensor]:
     listed = _strings(group.attributes, "weight_names")
     if listed is None:
         listed = [p[len("optimizer_weights/") :] for p in by_path if p.startswith("optimizer_weights/")]
-    spellings = _spellings(weights)
+    spellings = spellings_of(weights)
     scaled = any("loss_scale" in name for name in listed)
     found: list[StoredTensor] = []
     for name in dict.fromkeys(listed):
         raw = by_path.get(f"optimizer_weights/{name}")
         if raw is not None:
-            found.append(tensor(raw, _slot(raw, _COUNTED.sub("", name), spellings, scaled=scaled)))
+            found.append(tensor(raw, slot_from_name(raw, _COUNTED.sub("", name), spellings, scaled=scaled)))
     return found
 
 
-def _spellings(weights: Sequence[_Weight]) -> dict[str, _Weight | None]:
+def spellings_of(weights: Sequence[NamedWeight]) -> dict[str, NamedWeight | None]:
     """Weights by every spelling an optimizer may have used for them; None where two share one."""
-    found: dict[str, _Weight | None] = {}
+    found: dict[str, NamedWeight | None] = {}
     for weight in weights:
         info = weight.info
         options = {weight.key, weight.key.replace("/", "_")}
@@ -226,7 +240,9 @@ def _spellings(weights: Sequence[_Weight]) -> dict[str, _Weight | None]:
     return found
 
 
-def _slot(raw: RawTensor, name: str, spellings: Mapping[str, _Weight | None], *, scaled: bool) -> TensorInfo:
+def slot_from_name(
+    raw: RawTensor, name: str, spellings: Mapping[str, NamedWeight | None], *, scaled: bool
+) -> TensorInfo:
     """One optimizer variable from its name, in any of the four styles Keras has used."""
     parts = name.split("/")
     last = parts[-1]
@@ -268,11 +284,8 @@ def _readings(parts: Sequence[str]) -> list[tuple[str, str]]:
     if len(parts) >= 3 and parts[-1] in _SLOT_NAMES:
         found.append((_SLOT_NAMES[parts[-1]], "/".join(parts[1:-1])))
         found.append((_SLOT_NAMES[parts[-1]], "/".join(parts[:-1])))
-    for i in range(min(2, len(parts) - 1)):
-        if parts[i] in _SLOT_NAMES:
-            found.append((_SLOT_NAMES[parts[i]], "/".join(parts[i + 1 :])))
+    leading = range(min(2, len(parts) - 1))
+    found.extend((_SLOT_NAMES[parts[i]], "/".join(parts[i + 1 :])) for i in leading if parts[i] in _SLOT_NAMES)
     last = parts[-1]
-    for suffix in _SLOT_SUFFIXES:
-        if last.endswith(f"_{suffix}"):
-            found.append((_SLOT_NAMES[suffix], last[: -len(suffix) - 1]))
+    found.extend((_SLOT_NAMES[s], last[: -len(s) - 1]) for s in _SLOT_SUFFIXES if last.endswith(f"_{s}"))
     return found

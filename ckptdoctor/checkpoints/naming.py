@@ -125,7 +125,7 @@ class Naming:
     def _step(self, parent: Place, path: str, part: str) -> Place:
         """The place of a child, from its parent's."""
         if part in CONTAINERS and not parent.internal:
-            return parent if parent.layer_path == "" or parent.owner is not None else self._container(parent, path)
+            return parent if parent.layer_path == "" or parent.owner is not None else self._container(parent)
         owner = parent.owner
         above = path[: -len(part) - 1]
         if owner is not None and owner.layers and above.rpartition("/")[2] in CONTAINERS:
@@ -136,7 +136,7 @@ class Naming:
             return self._internal(parent, path, part)
         return self._unlisted(parent, path, part)
 
-    def _container(self, parent: Place, path: str) -> Place:
+    def _container(self, parent: Place) -> Place:
         return Place(
             parent.layer, parent.layer_path, None, None, parent.within, parent.frozen, None, internal=parent.internal
         )

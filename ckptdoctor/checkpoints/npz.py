@@ -32,7 +32,7 @@ _SEARCHED = 20_000  # parts of one variable that are looked through for its arra
 _ROOT = "__root__"
 
 
-class _Refused(Exception):
+class _Refused(Exception):  # noqa: N818 - reads as what happened
     """A pickle that does more than hold arrays."""
 
 
@@ -75,7 +75,11 @@ class _Array:
         if not isinstance(state, tuple) or len(state) != 5:
             raise _Refused("its pickle has an array without a state")
         _, shape, dtype, fortran, data = state
-        if not isinstance(shape, tuple) or not all(isinstance(e, int) and 0 <= e < _EXTENT for e in shape) or len(shape) > 32:
+        if (
+            not isinstance(shape, tuple)
+            or not all(isinstance(e, int) and 0 <= e < _EXTENT for e in shape)
+            or len(shape) > 32
+        ):
             raise _Refused("its pickle has an array with an impossible shape")
         self.shape, self.fortran, self.data = shape, bool(fortran), data
         self.dtype = dtype if isinstance(dtype, _Dtype) else None
@@ -272,6 +276,9 @@ class _Pickle:
         self.at += end + 1
         return data[:end].decode("utf-8", "replace")
 
+    def skip(self, count: int) -> None:
+        self._take(count)
+
     def popped(self) -> None:
         self.stack.pop()
 
@@ -373,8 +380,8 @@ def _long(machine: _Pickle) -> None:
 
 
 _STEPS: dict[bytes, Callable[[_Pickle], None]] = {
-    b"\x80": lambda m: None if m.number(1) <= 5 else None,  # PROTO
-    b"\x95": lambda m: None if m.number(8) >= 0 else None,  # FRAME
+    b"\x80": lambda m: m.skip(1),  # PROTO
+    b"\x95": lambda m: m.skip(8),  # FRAME
     b"\x8c": lambda m: m.text(1),  # SHORT_BINUNICODE
     b"X": lambda m: m.text(4),  # BINUNICODE
     b"C": lambda m: m.blob(1),  # SHORT_BINBYTES

@@ -362,7 +362,7 @@ class _Search:
         for i, kind in enumerate(self.ranks[rank]):
             if not left[i]:
                 continue
-            rest = left[:i] + (left[i] - 1,) + left[i + 1 :]
+            rest = (*left[:i], left[i] - 1, *left[i + 1 :])
             for count in range(kind.certain, len(kind.shapes) + 1):
                 if self.references[at : at + count] == kind.shapes[:count]:
                     single = len(kind.blocks) == 1

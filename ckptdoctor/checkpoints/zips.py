@@ -6,6 +6,7 @@ cut off has no central directory: its members are then found from their local he
 
 from __future__ import annotations
 
+import os
 import struct
 import tempfile
 import zlib
@@ -111,7 +112,7 @@ def _find_directory(window: Window) -> tuple[int, int, int] | None:
             return None
     _, _, _, _, count, size, offset, _ = _END.unpack_from(tail, at)
     end = start + at
-    if count == 0xFFFF or size == _UNKNOWN32 or offset == _UNKNOWN32:
+    if count == 0xFFFF or _UNKNOWN32 in (size, offset):
         locator = window.read(end - 20, 20)
         if locator[:4] == _END64_LOCATOR:
             where = int.from_bytes(locator[8:16], "little")
@@ -349,8 +350,6 @@ def _inflated(archive: Archive, member: Member, limit: int, limits: ReadLimits) 
     else:
         _check_crc(archive, member, total, crc)
         return MemoryFile(name, b"".join(pieces))
-    import os
-
     with tempfile.TemporaryFile(prefix="ckptdoctor-") as spill:
         for piece in pieces:
             spill.write(piece)

@@ -155,9 +155,9 @@ def _compound(body: bytes, at: int, version: int, members: int, size: int, depth
     if len(found) == 2 and members == 2:
         (_, first, real), (_, second, imaginary) = found
         if real == imaginary and real.kind == "number" and (first, second, size) == (0, real.size, 2 * real.size):
-            name = {"float32": "complex64", "float64": "complex128", ">f4": ">c8", ">f8": ">c16"}.get(real.name)
-            if name is not None:
-                return H5Type("number", size, name), at
+            paired = {"float32": "complex64", "float64": "complex128", ">f4": ">c8", ">f8": ">c16"}.get(real.name)
+            if paired is not None:
+                return H5Type("number", size, paired), at
     return H5Type("other", size, f"records of {members} fields"), at
 
 

@@ -488,7 +488,7 @@ def _checked_name(raw: bytes) -> str:
 
 
 def _entry_name(kind: str, name: str, size: int, attributes: dict[str, Any]) -> tuple[str, bool]:
-    """dtype for `TensorInfo`: Keras notes what raw entries are in the attribute `dtype`."""
+    """The dtype for `TensorInfo`: Keras notes what raw entries are in the attribute `dtype`."""
     from ckptdoctor.checkpoints.dtypes import is_known, itemsize
 
     note = attributes.get("dtype")

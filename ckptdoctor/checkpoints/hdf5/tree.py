@@ -17,11 +17,11 @@ class H5Error(Exception):
     """Something in the file that cannot be followed. Never leaves this package."""
 
 
-class Unsupported(H5Error):
+class Unsupported(H5Error):  # noqa: N818 - reads as what the bytes are
     """Well formed, but not something that the own reader knows: the contained child may."""
 
 
-class Damaged(H5Error):
+class Damaged(H5Error):  # noqa: N818 - reads as what the bytes are
     """Bytes that contradict the format or each other."""
 
 
@@ -29,7 +29,7 @@ class Cut(Damaged):
     """Bytes that lie beyond the end of the file."""
 
 
-class Hostile(H5Error):
+class Hostile(H5Error):  # noqa: N818 - reads as what the bytes are
     """A construct that no checkpoint needs and that reaches outside the file or eats resources."""
 
 

@@ -1,0 +1,94 @@
+"""Shared by the contained children: frames on pipes, and giving up what parsing does not need.
+
+Imported by file path in the child, before anything else; standard library only, and nothing of the package.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from contextlib import suppress
+from typing import Any, NoReturn
+
+FRAME = struct.Struct("<cQ")
+MAX_FRAME = 1 << 30
+_CLONE_NEWNET, _CLONE_NEWUSER, _NO_NEW_PRIVILEGES = 0x40000000, 0x10000000, 38
+
+
+def leave(status: int) -> NoReturn:
+    """End without tidying up: native libraries with open handles may crash in their own clean-up."""
+    os._exit(status)
+
+
+def send(kind: bytes, payload: bytes) -> None:
+    """One frame to the parent."""
+    data = FRAME.pack(kind, len(payload)) + payload
+    view = memoryview(data)
+    while view:
+        view = view[os.write(1, view) :]
+
+
+def receive() -> tuple[bytes, bytes]:
+    """One frame from the parent; ends the process when the parent is gone."""
+    kind, length = FRAME.unpack(_exactly(FRAME.size))
+    if length > MAX_FRAME:
+        leave(3)
+    return kind, _exactly(length)
+
+
+def _exactly(count: int) -> bytes:
+    parts = []
+    while count:
+        data = os.read(0, min(count, 1 << 20))
+        if not data:
+            leave(0)
+        parts.append(data)
+        count -= len(data)
+    return b"".join(parts)
+
+
+def question() -> dict[str, Any]:
+    """The next question; ends the process at the parent's word."""
+    kind, payload = receive()
+    if kind != b"Q":
+        leave(0)
+    found: dict[str, Any] = json.loads(payload)
+    return found
+
+
+def cut_network() -> None:
+    """Leave the network and the right to gain privileges, where the system lets a process do that. Before any thread."""
+    with suppress(OSError, AttributeError, ImportError):
+        import ctypes
+
+        library = ctypes.CDLL(None, use_errno=True)
+        if library.unshare(_CLONE_NEWNET) != 0:
+            library.unshare(_CLONE_NEWNET | _CLONE_NEWUSER)
+        library.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
+
+
+def confine(limits: dict[str, Any], descriptors: int) -> None:
+    """Limits for the rest of this process: memory beyond what the imports took, processor time, descriptors, no writing.
+
+    Args:
+        descriptors: highest number of open files; 3 means none but the pipes, which forbids files and sockets alike.
+    """
+    import resource
+
+    pages = 0
+    with suppress(OSError, ValueError, IndexError), open("/proc/self/statm", encoding="ascii") as statm:
+        pages = int(statm.read().split()[0])
+    if descriptors == 3:
+        os.closerange(3, 4096)
+    bounds = [
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_CPU, int(limits["cpu"])),
+        (resource.RLIMIT_NOFILE, descriptors),
+    ]
+    if pages:
+        bounds.append((resource.RLIMIT_AS, pages * resource.getpagesize() + int(limits["memory"])))
+    for what, bound in bounds:
+        with suppress(OSError, ValueError):  # a platform that does not know one limit: the others still hold
+            resource.setrlimit(what, (bound, bound))
