@@ -155,7 +155,7 @@ def _activity(call: Tapped, gradient: Any) -> LayerActivity:
             row_std=_row_std(array),
             pre_min=_extreme(before, np.nanmin),
             pre_max=_extreme(before, np.nanmax),
-            gradient_rms=None if flow is None else float(np.sqrt(np.mean(np.square(flow, dtype=np.float64)))),
+            gradient_rms=None if flow is None else _finite(np.sqrt(np.mean(np.square(flow, dtype=np.float64)))),
         )
 
 
@@ -183,7 +183,11 @@ def _saturated(name: str | None, array: np.ndarray[Any, Any]) -> float | None:
 def _row_std(array: np.ndarray[Any, Any]) -> float | None:
     if array.ndim == 0 or len(array) < 2:
         return None
-    return float(array.reshape(len(array), -1).astype(np.float64).std(axis=0).mean())
+    return _finite(array.reshape(len(array), -1).astype(np.float64).std(axis=0).mean())
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if np.isfinite(value) else None
 
 
 def _extreme(array: np.ndarray[Any, Any] | None, choose: Callable[[Any], Any]) -> float | None:

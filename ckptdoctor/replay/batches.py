@@ -152,8 +152,8 @@ def load_recording(path: str, spec: ModelSpec | Missing) -> Recording:
 
 def _first(weight: Any) -> Array | None:
     if isinstance(weight, list):
-        return weight[0] if weight else None
-    return weight
+        weight = weight[0] if weight else None
+    return None if weight is None else np.asarray(weight)
 
 
 def _load_dataset(path: str) -> Recording:

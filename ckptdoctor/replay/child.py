@@ -55,7 +55,7 @@ def main() -> None:
     request = decode(ReplayRequest, json.loads(sys.stdin.read()))
     apply_limits(request.wall_seconds * (os.cpu_count() or 1) + 60)
     try:
-        from ckptdoctor.replay.session import replay
+        from ckptdoctor.replay.course import replay
 
         replay(request, reporter)
     except UsageError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -108,58 +108,54 @@ def examine(
     step: TrainingStep, seen: Observation, *, step_index: int, optimizer_step: int | None
 ) -> NonfinitePoint | None:
     """The first place of a watched step that went non-finite and mattered, None where all that matters is finite."""
-    point = _from_loss(step, seen) or _from_gradients(step, seen) or _from_update(step, seen)
-    if point is None:
+    found = _from_loss(seen) or _from_gradients(step, seen) or _from_update(step, seen)
+    if found is None:
         return None
-    phase, record, leaves, variable, layer = point
-    chain = tuple(_chain(step, seen))[:MAX_CHAIN]
-    data = _data_point(step, seen, leaves)
-    common = {"step": step_index, "optimizer_step": optimizer_step, "batch": seen.batch.index, "chain": chain}
+    phase, record, leaves, variable, layer = found
+    point = NonfinitePoint(
+        phase=phase,
+        layer=layer,
+        op=None,
+        variable=variable,
+        step=step_index,
+        optimizer_step=optimizer_step,
+        batch=seen.batch.index,
+        rows=(),
+        kind="nan",
+        chain=tuple(_chain(step, seen))[:MAX_CHAIN],
+        message=_without_op(phase, variable),
+    )
+    data = _in_the_data(step, seen, leaves, point)
     if data is not None and (record is None or phase is not Phase.UPDATE):
-        layer, variable, rows, features, kind, operand, message = data
-        return NonfinitePoint(
-            Phase.INPUT,
-            layer,
-            None,
-            variable,
-            rows=rows,
-            features=features,
-            kind=kind,
-            operands=(operand,),
-            message=message,
-            **common,
-        )
-    if record is None:
-        return NonfinitePoint(
-            phase, layer, None, variable, rows=(), kind="nan", message=_without_op(phase, variable), **common
-        )
-    op = f"{record.gradient_of}Grad" if record.backward and record.gradient_of else record.op
-    if record.op.endswith("Grad"):
-        op = record.op
-    rows = _rows(seen, phase, record)
-    return NonfinitePoint(
-        phase,
-        layer or record.layer,
-        op,
-        variable,
+        return data
+    return point if record is None else _at_an_op(seen, record, point)
+
+
+def _at_an_op(seen: Observation, record: OpRecord, point: NonfinitePoint) -> NonfinitePoint:
+    op = record.op
+    if record.backward and record.gradient_of and not op.endswith("Grad"):
+        op = f"{record.gradient_of}Grad"
+    rows, layer = _rows(seen, point.phase, record), point.layer or record.layer
+    return replace(
+        point,
+        layer=layer,
+        op=op,
         rows=rows,
         kind=record.kind or "nan",
-        operands=_operands(seen, record),
-        message=_message(seen, phase, record, op, layer or record.layer, rows),
-        **common,
+        operands=record.operands,
+        message=_message(seen, point.phase, record, op, layer, rows),
     )
 
 
 _Point = tuple[Phase, OpRecord | None, set[int], str | None, str | None]
 
 
-def _from_loss(step: TrainingStep, seen: Observation) -> _Point | None:
+def _from_loss(seen: Observation) -> _Point | None:
     if np.isfinite(seen.loss):
         return None
     origins, leaves = seen.watch.origins([seen.loss_id])
     origin = origins[0] if origins else None
     phase = Phase.FORWARD if origin is not None and origin.layer is not None else Phase.LOSS
-    del step
     return phase, origin, leaves, None, None
 
 
@@ -224,8 +220,10 @@ def _weights_bad(step: TrainingStep, seen: Observation) -> bool:
 # --- what the recorded batch itself held ------------------------------------------------------
 
 
-def _data_point(step: TrainingStep, seen: Observation, leaves: set[int]) -> tuple[Any, ...] | None:
-    """The recorded array among the leaves of the walk, if one is."""
+def _in_the_data(
+    step: TrainingStep, seen: Observation, leaves: set[int], point: NonfinitePoint
+) -> NonfinitePoint | None:
+    """The point as one in the recorded batch, where a recorded array is among the leaves of the walk."""
     from ckptdoctor.replay.labels import first_consumer
 
     named = [
@@ -247,7 +245,17 @@ def _data_point(step: TrainingStep, seen: Observation, leaves: set[int]) -> tupl
             f"The recorded {what} {name} of batch {seen.batch.index} holds {int(hit.sum())} non-finite entries "
             f"in {len(rows) or 'unknown'} rows ({kind})."
         )
-        return layer, name, rows, features if array.ndim > 1 else (), kind, glimpse(name, tensor), message
+        return replace(
+            point,
+            phase=Phase.INPUT,
+            layer=layer,
+            variable=name,
+            rows=rows,
+            kind=kind,
+            operands=(glimpse(name, tensor),),
+            features=features if array.ndim > 1 else (),
+            message=message,
+        )
     return None
 
 
@@ -260,12 +268,6 @@ def _rows(seen: Observation, phase: Phase, record: OpRecord) -> tuple[int, ...]:
     if not rows and seen.sample_loss is not None and phase in (Phase.LOSS, Phase.FORWARD):
         rows = bad_rows(seen.sample_loss, seen.batch.rows)
     return () if len(rows) == seen.batch.rows and len(rows) > 1 else rows
-
-
-def _operands(seen: Observation, record: OpRecord) -> tuple[Any, ...]:
-    """The op's operands; for a gradient those of the forward op say more, but only their record is left."""
-    del seen
-    return record.operands
 
 
 def _message(seen: Observation, phase: Phase, record: OpRecord, op: str, layer: str | None, rows: Sequence[int]) -> str:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 
 from ckptdoctor.model import NonfinitePoint, Phase
 from ckptdoctor.replay.batches import Batch
@@ -74,7 +73,7 @@ def as_on_a_gpu(dialect: Dialect, loss: Any, classes: int) -> Any:
 def bad_label_rows(batch: Batch, found: LabelRange) -> tuple[int, ...]:
     """Rows of a batch with an index out of range."""
     labels = batch.targets[found.output].reshape(batch.rows, -1)
-    outside: NDArray[np.bool_] = ((labels < 0) | (labels >= found.classes)).any(axis=1)
+    outside = np.any((labels < 0) | (labels >= found.classes), axis=1)
     return tuple(int(n) for n in np.flatnonzero(outside)[:64])
 
 

@@ -101,15 +101,15 @@ def _one_loss(dialect: Dialect, entry: Any, known: Mapping[str, Any]) -> Any | s
     """A loss object, or the name of one whose code is missing."""
     name = _loss_name(entry)
     if name in known:
-        return _as_loss(dialect, known[name], name)
+        return as_loss(dialect, known[name], name)
     if isinstance(entry, Mapping) and isinstance(entry.get("config"), Mapping):
         inner = entry["config"].get("fn")
         if inner is not None and _loss_name(inner) in known:
-            return _as_loss(dialect, known[_loss_name(inner)], _loss_name(inner))
+            return as_loss(dialect, known[_loss_name(inner)], _loss_name(inner))
     if compile_problems(entry if not isinstance(entry, str) else {"class_name": entry}):
         return name
     try:
-        return _as_loss(dialect, dialect.keras.losses.get(_function_name(entry)), name)
+        return as_loss(dialect, dialect.keras.losses.get(_function_name(entry)), name)
     except Exception:  # noqa: BLE001 - whatever Keras says, the loss is one we cannot make
         return name
 
@@ -132,7 +132,7 @@ def _function_name(entry: Any) -> Any:
     return dict(entry) if isinstance(entry, Mapping) else entry
 
 
-def _as_loss(dialect: Dialect, thing: Any, name: str) -> Any:
+def as_loss(dialect: Dialect, thing: Any, name: str) -> Any:
     losses = dialect.keras.losses
     if isinstance(thing, type):
         return thing()
@@ -199,7 +199,7 @@ class SizeOfOutput:
             rows = tf.shape(y_pred)[0]
             return tf.reduce_mean(tf.reshape(tf.square(y_pred), (rows, -1)), axis=-1)
 
-        return _as_loss(self.dialect, mean_square_of_output, "mean_square_of_output")
+        return as_loss(self.dialect, mean_square_of_output, "mean_square_of_output")
 
 
 def rebuild_optimizer(dialect: Dialect, config: JsonObject | None, known: Mapping[str, Any]) -> Any:

@@ -57,7 +57,7 @@ def floats(value: Any) -> np.ndarray[Any, Any] | None:
         dtype = value.dtype
         if not (dtype.is_floating or dtype.is_complex):
             return None
-        array = value.numpy()
+        array = np.asarray(value.numpy())
     except (AttributeError, NotImplementedError, TypeError, ValueError):
         return None
     return array.astype(np.float32) if array.dtype.itemsize < 4 or array.dtype.kind == "V" else array

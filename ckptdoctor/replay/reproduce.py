@@ -68,7 +68,7 @@ def run(
     steps: int,
     *,
     deadline: float = math.inf,
-    stop: Callable[[list[StepRecord]], bool] | None = None,
+    prepare: Callable[[], None] | None = None,
 ) -> RunOutcome:
     """Take steps over the batches, cyclically, from a state until one fails.
 
@@ -78,11 +78,14 @@ def run(
         batches: in recorded order.
         steps: most steps.
         deadline: of `time.monotonic()`.
-        stop: called with the records so far; True ends the run.
+        prepare: called after the start state was put in; an experiment sets its learning rate there.
     """
     outcome = RunOutcome()
     started = time.monotonic()
     put(step.variables, start)
+    if prepare is not None:
+        prepare()
+        start = take(step.variables)
     kept, kept_at = start, 0
     prepared = [tensors(b) for b in batches]
     for n in range(steps):
@@ -103,8 +106,6 @@ def run(
         outcome.steps = n + 1
         if time.monotonic() > deadline:
             outcome.out_of_time = True
-            break
-        if stop is not None and stop(outcome.records):
             break
     if outcome.before is None:
         outcome.before = take(step.variables)
