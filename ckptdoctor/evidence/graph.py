@@ -103,7 +103,8 @@ class _Flattener:
             return
         trainable = trainable and config_of(serialized).get("trainable") is not False
         node = self.nodes.setdefault(name, Node(name, serialized, trainable))
-        node.inbound.extend(source for source in inbound if source not in node.inbound)
+        if any(inbound):
+            node.inbound = list(dict.fromkeys([*node.inbound, *inbound]))
 
     def model(self, model: JsonObject, prefix: str, feeds: list[Names], *, trainable: bool, level: int) -> list[Names]:
         """Add a model's layers.

@@ -41,7 +41,7 @@ def number(value: Any) -> float | None:
         try:
             return float(value)
         except OverflowError:
-            return math.copysign(math.inf, value)
+            return math.inf if value > 0 else -math.inf
     if isinstance(value, str) and value in ("NaN", "nan", "Infinity", "inf", "-Infinity", "-inf"):
         return float(value.lower().replace("infinity", "inf"))
     if isinstance(value, Mapping) and value.get("class_name") in ("__numpy__", "__tensor__"):

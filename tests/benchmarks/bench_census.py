@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 import tempfile
 import time
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
 import numpy as np
 
 WIDTH = 4096
+DTYPES = ("float32", "float16", "bfloat16")
 CENSUS = """
 import json, sys, time
 from ckptdoctor.checkpoints import open_checkpoint
@@ -41,17 +44,17 @@ print(sum(int(np.isnan(np.asarray(w, "float32")).sum()) for w in model.get_weigh
 """
 
 
-def build(path: Path, nbytes: int, dtype: str) -> None:
+def build(path: Path, nbytes: int, dtype: str, width: int = WIDTH) -> None:
     """A Sequential of square Dense layers as Keras 3 saves it, weights random and finite."""
     itemsize = 4 if dtype == "float32" else 2
-    count = max(1, nbytes // (WIDTH * WIDTH * itemsize))
+    count = max(1, nbytes // (width * width * itemsize))
     rng = np.random.default_rng(0)
-    kernel = rng.standard_normal((WIDTH, WIDTH), dtype=np.float32) * np.float32(0.02)
+    kernel = rng.standard_normal((width, width), dtype=np.float32) * np.float32(0.02)
     stored = kernel if dtype == "float32" else kernel.astype(np.float16)
     if dtype == "bfloat16":
         stored = (kernel.view(np.uint32) >> 16).astype(np.uint16).view("V2")
-    bias = np.zeros(WIDTH, stored.dtype)
-    layers = [_serialized("InputLayer", {"batch_shape": [None, WIDTH], "dtype": "float32", "name": "input_layer"})]
+    bias = np.zeros(width, stored.dtype)
+    layers = [_serialized("InputLayer", {"batch_shape": [None, width], "dtype": "float32", "name": "input_layer"})]
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         weights = Path(folder) / "model.weights.h5"
         with h5py.File(weights, "w") as file:
@@ -63,16 +66,20 @@ def build(path: Path, nbytes: int, dtype: str) -> None:
                     group.create_dataset(key, data=array)
                     if dtype == "bfloat16":
                         group[key].attrs["dtype"] = "bfloat16"
-                layers.append(_serialized("Dense", {"name": name, "units": WIDTH, "dtype": dtype, "activation": "relu"}))
+                layers.append(
+                    _serialized("Dense", {"name": name, "units": width, "dtype": dtype, "activation": "relu"})
+                )
         config = {
             "module": "keras",
             "class_name": "Sequential",
-            "config": {"name": "sequential", "layers": layers, "build_input_shape": [None, WIDTH]},
+            "config": {"name": "sequential", "layers": layers, "build_input_shape": [None, width]},
             "registered_name": None,
-            "build_config": {"input_shape": [None, WIDTH]},
+            "build_config": {"input_shape": [None, width]},
         }
         with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-            archive.writestr("metadata.json", json.dumps({"keras_version": "3.15.1", "date_saved": "2026-01-01@00:00:00"}))
+            archive.writestr(
+                "metadata.json", json.dumps({"keras_version": "3.15.1", "date_saved": "2026-01-01@00:00:00"})
+            )
             archive.writestr("config.json", json.dumps(config))
             archive.write(weights, "model.weights.h5")
 
@@ -100,49 +107,54 @@ def verdict(name: str, value: float, bar: float, unit: str, *, at_least: bool = 
     print(f"{name:55} {value:8.2f} {unit:4} bar {'≥' if at_least else '≤'} {bar:g}: {'ok' if good else 'MISSED'}")
 
 
-def measure(path: Path, small: Path, repeat: int) -> tuple[float, float, float, float]:
-    """(marginal census seconds per GB, cat seconds per GB, peak MB, whole-process seconds), best of `repeat`."""
-    size = path.stat().st_size - small.stat().st_size
-    cat(path)
-    marginal = whole = cats = float("inf")
-    peak = 0.0
-    for _ in range(repeat):
-        cats = min(cats, cat(path))
+@dataclass
+class Best:
+    """Best of all rounds for one file."""
+
+    base: float = math.inf
+    wall: float = math.inf
+    cat: float = math.inf
+    peak: float = 0.0
+
+    def round(self, path: Path, small: Path, size: int) -> None:
+        self.cat = min(self.cat, cat(path))
         base, _ = run(CENSUS, small)
         wall, output = run(CENSUS, path)
         report = json.loads(output)
         assert report["nonfinite"] == 0
         assert report["read"] >= size
-        marginal, whole, peak = min(marginal, wall - base), min(whole, wall), max(peak, report["peak"])
-    return marginal / size * 1e9, cats / path.stat().st_size * 1e9, peak, whole
+        self.base, self.wall, self.peak = min(self.base, base), min(self.wall, wall), max(self.peak, report["peak"])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gib", type=float, default=1.0, help="size of the files")
-    parser.add_argument("--repeat", type=int, default=7)
+    parser.add_argument("--repeat", type=int, default=9)
     parser.add_argument("--keras", action="store_true", help="also load the float32 file with Keras")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        speeds = {}
-        for dtype in ("float32", "float16", "bfloat16"):
-            path, small = Path(folder, f"{dtype}.keras"), Path(folder, f"{dtype}-small.keras")
-            build(path, int(options.gib * 2**30), dtype)
-            build(small, 1, dtype)
-            marginal, cats, peak, whole = measure(path, small, options.repeat)
-            speeds[dtype] = marginal
-            print(f"{dtype}: census {marginal:.3f} s/GB, cat {cats:.3f} s/GB, whole process {whole:.2f} s")
-            if dtype == "float32":
-                verdict("float32: census per byte over cat", marginal / cats, 3, "x")
+        files = {name: (Path(folder, f"{name}.keras"), Path(folder, f"{name}-small.keras")) for name in DTYPES}
+        best = {name: Best() for name in DTYPES}
+        for name, (path, small) in files.items():
+            build(path, int(options.gib * 2**30), name)
+            build(small, 1, name)
+        sizes = {name: path.stat().st_size - small.stat().st_size for name, (path, small) in files.items()}
+        for _ in range(options.repeat):  # in turn, so that other load on the machine meets all alike
+            for name, (path, small) in files.items():
+                best[name].round(path, small, sizes[name])
+        speed = {name: (best[name].wall - best[name].base) / sizes[name] * 1e9 for name in DTYPES}
+        for name, found in best.items():
+            cats = found.cat / files[name][0].stat().st_size * 1e9
+            print(f"{name}: census {speed[name]:.3f} s/GB, cat {cats:.3f} s/GB, whole process {found.wall:.2f} s")
+            if name == "float32":
+                verdict("float32: census per byte over cat", speed[name] / cats, 3, "x")
             else:
-                verdict(f"{dtype}: per byte over float32", marginal / speeds["float32"], 2, "x")
-            verdict(f"{dtype}: peak memory", peak, 120, "MB")
-            if dtype == "float32" and options.keras:
-                wall, _ = run(KERAS, path)
-                print(f"keras.models.load_model and isnan: {wall:.2f} s")
-                verdict("Keras over the whole process", wall / whole, 20, "x", at_least=True)
-            path.unlink()
-            small.unlink()
+                verdict(f"{name}: per byte over float32", speed[name] / speed["float32"], 2, "x")
+            verdict(f"{name}: peak memory", found.peak, 120, "MB")
+        if options.keras:
+            wall, _ = run(KERAS, files["float32"][0])
+            print(f"keras.models.load_model and isnan: {wall:.2f} s")
+            verdict("Keras over the whole process", wall / best["float32"].wall, 20, "x", at_least=True)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from handmade import census, checkpoint, stats
+from handmade import census, checkpoint, info, stats
 
 from ckptdoctor.checkpoints import open_checkpoint
 from ckptdoctor.evidence.census import take_census
@@ -109,13 +109,8 @@ def test_a_schedule_is_evaluated_at_the_iteration_count() -> None:
 
 
 def with_optimizer(optimizer: object) -> CheckpointInfo:
-    return checkpoint({}).info.__class__(
-        **{
-            **{f: getattr(checkpoint({}).info, f) for f in CheckpointInfo.__dataclass_fields__},
-            "model_config": {"class_name": "Sequential", "config": {"layers": [{"class_name": "Dense", "config": {}}]}},
-            "compile_config": {"optimizer": optimizer},
-        }
-    )
+    model = {"class_name": "Sequential", "config": {"layers": [{"class_name": "Dense", "config": {}}]}}
+    return info(model, {"optimizer": optimizer})
 
 
 @pytest.mark.parametrize(
