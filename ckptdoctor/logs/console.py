@@ -24,7 +24,8 @@ _Column = tuple[list[float], list[float]]
 
 _NUM = rb"[-+]?(?:nan(?:\(ind\))?|inf(?:inity)?|1\.#\w+|(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)"
 _BAR = re.compile(rb"(?:^|[\s\x08m:>])(\d{1,12})/(\d{1,12}|Unknown|\?)(?=[\s\x1b])")
-_ONE_LINE = re.compile(rb"\s*(?:\d+/(?:\d+|Unknown)\s)?- \d+s\b")
+_ONE_LINE = re.compile(rb"\s*(\d{1,12})/(\d{1,12}|Unknown) - \d+s\b")
+_PLAIN_EPOCH = re.compile(rb"Epoch (\d{1,9})/\d{1,9}\s*$")
 _OLD_ONE_LINE = re.compile(rb"\s*- \d+s\b[^-]* - ")
 _METRIC = re.compile(rb" - ([^\s:]{1,200}(?: [^\s:-][^\s:]{0,99}){0,4}): (" + _NUM + rb")", re.IGNORECASE)
 _LOSS = re.compile(rb" - loss: (" + _NUM + rb")", re.IGNORECASE)
@@ -93,6 +94,9 @@ class _Console:
         self.announced = SeriesBuilder("learning_rate", "epoch")
 
     def take(self, segment: bytes) -> None:
+        if segment[:6] == b"Epoch " and (header := _PLAIN_EPOCH.match(segment)):
+            self._begin_epoch(int(header[1]) - 1)
+            return
         if len(segment) > MAX_SEGMENT:
             segment = segment[-MAX_SEGMENT:]
         if b"\x08" in segment:
@@ -104,22 +108,26 @@ class _Console:
         if b"Epoch " in segment and self._header(segment):
             return
         if b" - " in segment:
-            place = _BAR.search(segment, 0, 160)
+            whole = _ONE_LINE.match(segment)
+            place = whole or _BAR.search(segment, 0, 160)
             if place is not None:
-                self._bar(segment, int(place[1]), int(place[2]) if place[2].isdigit() else 0)
+                self._bar(segment, int(place[1]), int(place[2]) if place[2].isdigit() else 0, whole=whole is not None)
                 return
             if _OLD_ONE_LINE.match(segment):
-                self._bar(segment, 0, 0)
+                self._bar(segment, 0, 0, whole=True)
                 return
         if b"oss" in segment or b"OSS" in segment:
             self._free(segment)
 
+    def _begin_epoch(self, epoch: int) -> None:
+        self._finish_epoch()
+        self.headers, self.evaluating = True, False
+        self.epoch = epoch
+
     def _header(self, segment: bytes) -> bool:
         found = _EPOCH.search(segment)
         if found is not None:
-            self._finish_epoch()
-            self.headers, self.evaluating = True, False
-            self.epoch = int(found[1]) - 1
+            self._begin_epoch(int(found[1]) - 1)
             return not segment[found.end() :].strip()
         if b"earning rate to" in segment and (rate := _RATE.search(segment)):
             # the scheduler speaks before its epoch, the plateau callback after it, about the next one
@@ -130,9 +138,8 @@ class _Console:
             return b" - loss: " not in segment
         return False
 
-    def _bar(self, segment: bytes, done: int, total: int) -> None:
-        """One state of a progress bar, or the one line of an epoch."""
-        whole = _ONE_LINE.match(segment) is not None
+    def _bar(self, segment: bytes, done: int, total: int, *, whole: bool) -> None:
+        """One state of a progress bar, or (`whole`) the one line of an epoch."""
         if self.bar is not None and (whole or done < self.bar[0]):
             self._finish_epoch()
         if self.bar is None and self.headers and self.epoch is None:
