@@ -107,7 +107,7 @@ class _Scene:
         yield Pattern(
             kind="embedding_rows",
             message=(
-                f"{t.info.label} is non-finite in {rows.touched} of {rows.extent} rows: token ids "
+                f"{t.info.label} is {_what(t)} in {rows.touched} of {rows.extent} rows: token ids "
                 f"{_list(rows.indices, rows.touched)}. Only tokens of a bad batch are touched."
             ),
             layer=t.info.layer,
@@ -161,7 +161,7 @@ class _Scene:
         rest = "; its bias is finite" if rows.touched == rows.extent else "; all others are finite"
         return Pattern(
             kind="channel" if convolution else "kernel_rows",
-            message=f"{t.info.label} is non-finite exactly for {what} {which} ({rows.touched} of {rows.extent}){rest}.",
+            message=f"{t.info.label} is {_what(t)} exactly for {what} {which} ({rows.touched} of {rows.extent}){rest}.",
             layer=t.info.layer,
             variable=t.info.variable,
             means=what,
@@ -175,7 +175,7 @@ class _Scene:
         return Pattern(
             kind="channel" if convolution else "kernel_columns",
             message=(
-                f"{t.info.label} is non-finite exactly for {what} {_list(columns.indices, columns.touched)} "
+                f"{t.info.label} is {_what(t)} exactly for {what} {_list(columns.indices, columns.touched)} "
                 f"({columns.touched} of {columns.extent}); all others are finite."
             ),
             layer=t.info.layer,
@@ -432,6 +432,13 @@ def _is_poisoned(t: TensorStats) -> bool:
         return True
     rows = _axis(t, 0)
     return t.info.variable.rpartition("/")[2] == "embeddings" and rows is not None and _is_selection(rows)
+
+
+def _what(t: TensorStats) -> str:
+    """NaN spreads from anywhere; where only infinities stand, something overflowed right there."""
+    if not t.posinf and not t.neginf:
+        return "NaN"
+    return "infinite" if not t.nan else "non-finite"
 
 
 def _spelled(value: float) -> str:

@@ -82,17 +82,16 @@ def optimizer_state(
     slots = census.of_role(Role.SLOT)
     if configured is None and not slots and not census.scalars:
         return Missing("the checkpoint holds no optimizer state and no optimizer configuration")
-    class_name = configured.class_name if configured is not None else _guess(slots)
+    names = _slot_names(slots)
+    class_name = configured.class_name if configured is not None else _guess(names)
     steps = _steps(census)
     rate, source = _learning_rate(census, configured, steps)
     constants = _Constants(class_name, configured, steps, _last_rate(rate, configured, steps))
     notes: list[str] = []
     if configured is None and class_name is not None:
         notes.append(f"no configuration names the optimizer; its slots look like those of {class_name}")
-    gradients = _gradients(census, Order(census, model), constants, checkpoint, notes)
-    scale = census.scalars.get("loss_scale")
-    outer, inner = census.iterations, census.scalars.get("inner_iterations")
-    own = [t for t in slots if _slot(t) not in _NOT_ITS_OWN]
+    gradients = _gradients(census, names, Order(census, model), constants, checkpoint, notes)
+    own = [t for t in slots if names[t.info.path] not in _NOT_ITS_OWN]
     return OptimizerState(
         class_name=class_name,
         iterations=census.iterations,
@@ -100,9 +99,9 @@ def optimizer_state(
         learning_rate_source=source,
         gradients=gradients,
         profile_ratio=_profile(gradients),
-        loss_scale=scale,
-        skipped_updates=None if inner is None or outer is None or inner != inner else max(outer - int(inner), 0),
-        untouched_slots=bool(own) and bool(census.iterations) and all(_is_untouched(t) for t in own),
+        loss_scale=census.scalars.get("loss_scale"),
+        skipped_updates=_skipped(census, notes),
+        untouched_slots=bool(own) and bool(census.iterations) and all(_is_untouched(t, names) for t in own),
         notes=tuple(notes),
     )
 
@@ -113,14 +112,25 @@ def _configured(model: ModelSpec | None) -> OptimizerSpec | None:
     return model.compile.optimizer if isinstance(model.compile.optimizer, OptimizerSpec) else None
 
 
-def _slot(t: TensorStats) -> str:
-    name = t.info.slot or ""
-    return _ALIASES.get(name, name)
+def _slot_names(slots: tuple[TensorStats, ...]) -> dict[str, str]:
+    """Canonical slot names by path.
+
+    Files without a configuration do not name slots. Two a weight, the second never negative and the first with both
+    signs, can only be a mean of gradients and one of their squares: Adam's order.
+    """
+    names = {t.info.path: _ALIASES.get(t.info.slot or "", t.info.slot or "") for t in slots}
+    if set(names.values()) == {"slot_0", "slot_1"}:
+        first = [t for t in slots if names[t.info.path] == "slot_0"]
+        second = [t for t in slots if names[t.info.path] == "slot_1"]
+        squares = all(t.min is not None and t.min >= 0 for t in second)
+        if squares and any(t.min is not None and t.min < 0 for t in first):
+            renamed = {"slot_0": "momentum", "slot_1": "velocity"}
+            return {path: renamed[name] for path, name in names.items()}
+    return names
 
 
-def _guess(slots: tuple[TensorStats, ...]) -> str | None:
-    """The class by the names of its slots, where no configuration was saved and only one fits well enough."""
-    names = {_slot(t) for t in slots} - set(_NOT_ITS_OWN)
+def _guess(slot_names: Mapping[str, str]) -> str | None:
+    """The class by the names of its slots, where no configuration was saved and one class fits."""
     known = {
         frozenset({"momentum", "velocity"}): "Adam",
         frozenset({"momentum", "norm"}): "Adamax",
@@ -129,7 +139,29 @@ def _guess(slots: tuple[TensorStats, ...]) -> str | None:
         frozenset({"accumulator"}): "Adagrad",
         frozenset({"accumulated_grad", "accumulated_delta_var"}): "Adadelta",
     }
-    return known.get(frozenset(names))
+    return known.get(frozenset(set(slot_names.values()) - set(_NOT_ITS_OWN)))
+
+
+def _skipped(census: Census, notes: list[str]) -> int | None:
+    """Steps without an update because of loss scaling: outer minus inner steps, or the halvings of the scale.
+
+    The scale starts at 2^15 and is halved whenever a step is skipped; Keras counts skipped steps in neither counter when
+    the optimizer was wrapped by hand.
+    """
+    outer, inner = census.iterations, census.scalars.get("inner_iterations")
+    if inner is None or outer is None or not abs(inner) < 2**62:
+        return None
+    counted = max(outer - int(inner), 0)
+    scale = census.scalars.get("loss_scale")
+    halvings = round(math.log2(_INITIAL_SCALE / scale)) if scale is not None and 0 < scale < _INITIAL_SCALE else 0
+    if halvings > counted:
+        notes.append(
+            f"the loss scale fell from its default 32,768 to {scale:g}: at least {halvings} steps were skipped"
+        )
+    return max(counted, halvings)
+
+
+_INITIAL_SCALE = 2.0**15
 
 
 def _steps(census: Census) -> int | None:
@@ -198,6 +230,7 @@ class _Constants:
 
 def _gradients(
     census: Census,
+    names: Mapping[str, str],
     order: Order,
     constants: _Constants,
     checkpoint: Checkpoint | None,
@@ -209,7 +242,7 @@ def _gradients(
         if t.info.slot_of is None:
             loose += 1
         else:
-            slots.setdefault(t.info.slot_of, {})[_slot(t)] = t
+            slots.setdefault(t.info.slot_of, {})[names[t.info.path]] = t
     if loose:
         notes.append(f"{loose} optimizer slots could not be assigned to a weight")
     meter = UpdateMeter(checkpoint) if checkpoint is not None and constants.class_name in _ELEMENTWISE else None
@@ -220,7 +253,7 @@ def _gradients(
             found.append((order.rank(weight.info.layer), _scale(weight, mine, constants, meter)))
     found.sort(key=lambda pair: pair[0])
     if any(scale.update_ratio is not None for _, scale in found):
-        notes.extend(_notes(constants, meter, remembers="momentum" in {_slot(t) for t in census.of_role(Role.SLOT)}))
+        notes.extend(_notes(constants, meter, remembers="momentum" in names.values()))
     return tuple(scale for _, scale in found)
 
 
@@ -248,7 +281,10 @@ def _scale(
 ) -> GradientScale:
     first = slots.get("momentum")
     size = _update_rms(weight, slots, constants, meter)
-    comparable = size is not None and weight.rms is not None and weight.rms > 0 and math.isfinite(size)
+    quantised = weight.info.dtype.startswith(("int", "uint"))  # stored without its scale
+    comparable = (
+        size is not None and weight.rms is not None and weight.rms > 0 and math.isfinite(size) and not quantised
+    )
     return GradientScale(
         path=weight.info.path,
         layer=weight.info.layer,
@@ -324,8 +360,8 @@ def _profile(gradients: tuple[GradientScale, ...]) -> float | None:
     return kernels[0] / kernels[-1]
 
 
-def _is_untouched(t: TensorStats) -> bool:
+def _is_untouched(t: TensorStats, names: Mapping[str, str]) -> bool:
     """All zero, or Adagrad's accumulator still at one starting value."""
     if t.error is not None or t.nonfinite:
         return False
-    return t.zeros >= t.info.size or (_slot(t) == "accumulator" and t.min == t.max)
+    return t.zeros >= t.info.size or (names[t.info.path] == "accumulator" and t.min == t.max)

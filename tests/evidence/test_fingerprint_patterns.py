@@ -143,6 +143,13 @@ def test_without_a_configuration_a_lone_row_is_still_an_input_feature() -> None:
     assert of_arrays(arrays)["kernel_rows"].means == "input feature"
 
 
+@pytest.mark.parametrize(("values", "word"), [([np.nan] * 3, "NaN"), ([np.inf, -np.inf, np.inf], "infinite")])
+def test_infinities_alone_are_told_from_nan(values: list[float], word: str) -> None:
+    arrays = {"a/kernel": kernel(3, 4), "b/kernel": kernel(4, 3)}
+    arrays["a/kernel"][:, 1] = values
+    assert f"a/kernel is {word} exactly for unit 1" in of_arrays(arrays)["kernel_columns"].message
+
+
 @pytest.mark.parametrize(("axis", "means"), [(2, "input channel"), (3, "output channel")])
 def test_channels_of_a_convolution(axis: int, means: str) -> None:
     weights = kernel(3, 3, 4, 5)

@@ -145,6 +145,35 @@ def test_skipped_updates_are_outer_minus_inner_steps() -> None:
     assert (state.loss_scale, state.skipped_updates) == (1.0, 37)
 
 
+def test_a_fallen_loss_scale_betrays_skips_that_no_counter_shows() -> None:
+    state = optimizer_state(census(scalars={"iterations": 0.0, "inner_iterations": 0.0, "loss_scale": 8192.0}), NO_SPEC)
+    assert isinstance(state, OptimizerState)
+    assert state.skipped_updates == 2
+    assert any("at least 2 steps were skipped" in note for note in state.notes)
+
+
+def test_unnamed_slots_are_adams_where_only_the_second_is_never_negative() -> None:
+    more = {"role": Role.SLOT, "slot_of": "d/kernel"}
+    for low, name in ((0.0, "Adam"), (-1.0, None)):
+        pair = (stats("o/1", slot="slot_0", **more), stats("o/2", slot="slot_1", min=low, mean=0.25, **more))
+        state = optimizer_state(census(stats("d/kernel"), *pair, scalars={"iterations": 5.0}), NO_SPEC)
+        assert isinstance(state, OptimizerState)
+        assert state.class_name == name
+        assert (state.gradients[0].gradient_rms is not None) == (name == "Adam")
+
+
+def test_quantised_weights_have_no_update_ratio() -> None:
+    kernel = np.ones((3, 3), "i1")
+    slot = {"role": Role.SLOT, "slot_of": "d/kernel"}
+    more = {f"o/{n}": {**slot, "slot": n} for n in ("momentum", "velocity")}
+    arrays = {"d/kernel": kernel, **{name: np.ones((3, 3), "f4") for name in more}}
+    made = checkpoint(arrays, more=more, scalars={"iterations": 5.0, "learning_rate": 0.1})
+    state = optimizer_state(take_census(made), NO_SPEC, made)
+    assert isinstance(state, OptimizerState)
+    assert state.gradients[0].gradient_rms is not None
+    assert state.gradients[0].update_ratio is None
+
+
 def slots(zeros: int) -> list:
     more = {"role": Role.SLOT, "slot_of": "d/kernel"}
     return [stats("d/kernel"), *(stats(f"o/{s}", slot=s, zeros=zeros, **more) for s in ("momentum", "velocity"))]
