@@ -24,7 +24,7 @@ _Column = tuple[list[float], list[float]]
 
 _NUM = rb"[-+]?(?:nan(?:\(ind\))?|inf(?:inity)?|1\.#\w+|(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)"
 _BAR = re.compile(rb"(?:^|[\s\x08m:>])(\d{1,12})/(\d{1,12}|Unknown|\?)(?=[\s\x1b])")
-_ONE_LINE = re.compile(rb"\s*(\d{1,12})/(\d{1,12}|Unknown) - \d+s\b")
+_ONE_LINE = re.compile(rb"\s*(\d{1,12})/(\d{1,12}) - \d+s\b")
 _PLAIN_EPOCH = re.compile(rb"Epoch (\d{1,9})/\d{1,9}\s*$")
 _OLD_ONE_LINE = re.compile(rb"\s*- \d+s\b[^-]* - ")
 _METRIC = re.compile(rb" - ([^\s:]{1,200}(?: [^\s:-][^\s:]{0,99}){0,4}): (" + _NUM + rb")", re.IGNORECASE)
@@ -56,7 +56,10 @@ def looks_like_console(data: bytes) -> bool:
     if _TERMINATED.search(data) or _EPOCH.search(data):
         return True
     return any(
-        (_METRIC.search(s) and (_BAR.search(s) or _OLD_ONE_LINE.match(s)))
+        (
+            _METRIC.search(s)
+            and ((_BAR.search(s, 0, 160) and _BAR.search(s, 0, s.find(b" - ") + 1)) or _OLD_ONE_LINE.match(s))
+        )
         or (_FREE_PLACE.search(s) and _FREE_METRIC.search(s))
         for s in data.replace(b"\r", b"\n").split(b"\n")
         if len(s) <= MAX_SEGMENT
@@ -110,7 +113,7 @@ class _Console:
         if b" - " in segment:
             whole = _ONE_LINE.match(segment)
             place = whole or _BAR.search(segment, 0, 160)
-            if place is not None:
+            if place is not None and place.start() < segment.find(b" - "):
                 self._bar(segment, int(place[1]), int(place[2]) if place[2].isdigit() else 0, whole=whole is not None)
                 return
             if _OLD_ONE_LINE.match(segment):

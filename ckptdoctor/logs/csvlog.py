@@ -37,9 +37,10 @@ def read_csv(path: str) -> TrainingLog:
     table = _Table(path)
     reader = LineReader(path)
     for lines in reader:
-        text = b"\n".join(lines).decode("utf-8", "replace").split("\n")
+        raw = b"\n".join(lines)
+        text = raw.decode("utf-8", "replace").split("\n")
         for start in range(0, len(text), _CHUNK):
-            table.take(text[start : start + _CHUNK])
+            table.take(text[start : start + _CHUNK], has_holes=b"\0" in raw)
     return table.finish(reader)
 
 
@@ -59,9 +60,10 @@ def looks_like_table(lines: Sequence[str]) -> bool:
     if len(rows) == 1:
         return sum(is_axis(n) or looks_like_metric(n) for n in names) >= min(2, len(names))
     cells = _cells(rows[1], delimiter)
-    return (len(cells) == len(names) and any(to_number(c) is not None for c in cells)) or (
-        _is_header(cells) and cells == names
-    )
+    numbers = sum(to_number(c) is not None for c in cells)
+    if delimiter == " " and 2 * numbers <= len(cells):
+        return False  # sentences have blanks too
+    return len(cells) == len(names) and (numbers > 0 or cells == names)
 
 
 class _Table:
@@ -79,7 +81,7 @@ class _Table:
         self.empty: dict[str, int] = {}
         self.torn_last = False
 
-    def take(self, lines: list[str]) -> None:
+    def take(self, lines: list[str], *, has_holes: bool) -> None:
         if self.delimiter is None:
             lines = self._begin(lines)
         if not lines:
@@ -92,11 +94,7 @@ class _Table:
             if quoted and _safe(lines)
             else [s.split(delimiter) for s in lines]
         )
-        if (
-            {len(r) for r in rows} == {width}
-            and not any(r[-1] == self.names[-1] for r in rows)
-            and "\0" not in lines[-1]
-        ):
+        if {len(r) for r in rows} == {width} and not any(r[-1] == self.names[-1] for r in rows) and not has_holes:
             self.torn_last = False
             self._convert(rows)
             return

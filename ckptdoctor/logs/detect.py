@@ -78,7 +78,7 @@ def _detect_directory(path: str) -> str | None:
 
 def _detect_text(path: str, raw: bytes) -> str | None:
     data = head(path, SNIFF)
-    if data[:4096].count(b"\0"):
+    if not _looks_like_text(data):
         return None
     stripped = data.lstrip()
     if stripped[:1] in (b"{", b"["):
@@ -89,7 +89,7 @@ def _detect_text(path: str, raw: bytes) -> str | None:
         return "csv"
     if looks_like_console(data):
         return "console"
-    if len(raw) == SNIFF and _looks_like_text(data):
+    if len(raw) == SNIFF:
         return _search_console(path)
     return None
 
@@ -98,7 +98,7 @@ def _search_console(path: str) -> str | None:
     read = 0
     tail = b""
     for block in blocks(path):
-        if b"\0" in block[:4096]:
+        if not _looks_like_text(block):
             return None
         if looks_like_console(tail + block):
             return "console"
@@ -110,10 +110,10 @@ def _search_console(path: str) -> str | None:
 
 
 def _looks_like_text(data: bytes) -> bool:
-    control = sum(
-        data[:4096].count(c) for c in (b"\x01", b"\x02", b"\x03", b"\x04", b"\x05", b"\x06", b"\x0e", b"\x0f")
-    )
-    return control == 0
+    """No control characters that no terminal gets; NUL bytes are allowed in small number: a crash leaves holes of them."""
+    start = data[:4096]
+    control = sum(start.count(c) for c in (b"\x01", b"\x02", b"\x03", b"\x04", b"\x05", b"\x06", b"\x0e", b"\x0f"))
+    return control == 0 and start.count(b"\0") <= 0.3 * len(start)
 
 
 def _detect_json(path: str, stripped: bytes) -> str | None:
@@ -155,7 +155,7 @@ def _lenient(path: str) -> str:
     data = head(path, SNIFF)
     if not data.strip():
         raise LogError(f"expected a training log, found an empty file: {path}")
-    if b"\0" in data[:4096] or not _looks_like_text(data):
+    if not _looks_like_text(data):
         raise LogError(
             f"expected a training log (CSV, JSON, JSONL, TensorBoard, console output, MLflow or W&B), found another binary file: {path}"
         )
