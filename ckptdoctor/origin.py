@@ -17,7 +17,6 @@ from ckptdoctor.model import (
     Phase,
     Replay,
     ReplayStatus,
-    Severity,
     Timeline,
     TimelinePoint,
 )
@@ -86,8 +85,8 @@ def _layer_of_cause(findings: Sequence[Finding], cause: Cause) -> Finding | None
 
 
 def _outranks(named: Finding, origin: Origin) -> bool:
-    """A finding names the layer where the origin does not, or proves more than the place of the first overflow."""
-    return origin.layer is None or (named.severity is Severity.ERROR and bool(named.data.get("locates")))
+    """A finding names the layer where the origin does not, or knows better than the place of the first overflow."""
+    return origin.layer is None or bool(named.data.get("locates"))
 
 
 def _with_time(origin: Origin, evidence: Evidence) -> Origin:

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from statistics import median
 
-from ckptdoctor.model import Evidence, Replay, Series, Skill, TrainingLog
+from ckptdoctor.model import Association, Batches, Evidence, Replay, Series, Skill, TrainingLog
 from ckptdoctor.rules.parts import maybe_spec
 from ckptdoctor.rules.symptoms import (
     BINARY,
@@ -18,6 +18,7 @@ from ckptdoctor.rules.symptoms import (
     head,
     iterations,
     main_loss,
+    majority_rate,
     trivial_loss,
     went_nonfinite,
 )
@@ -26,6 +27,9 @@ MIN_EPOCHS = 4  # fewer epochs than this are no plateau; hand-chosen, early epoc
 MIN_STEPS = 40  # optimizer steps; hand-chosen, about an epoch of a small set
 NO_BETTER = 0.97  # of the constant's loss; hand-chosen: 3 % is within the noise of an epoch's mean
 MOVING = 0.05  # relative fall of the loss over the last half that counts as being on its way; hand-chosen
+LITTLE_BETTER = 0.88  # of the constant's loss: what a model reaches by learning noise by heart; measured
+EASY = 0.5  # share of the targets that simple models explain, above which the task counts as easy; hand-chosen
+MIN_ROWS = 96  # recorded rows; with fewer the permutation spread covers ordinary data
 CONSTANT = 1e-3  # spread of predictions ÷ spread of targets below which the output is one value; hand-chosen
 
 
@@ -34,7 +38,8 @@ class Standstill:
     """Why a run is said not to learn.
 
     Attributes:
-        kind: `constant_output`, `no_better_than_constant`, `worse_than_constant`, `chance`.
+        kind: `constant_output`, `no_better_than_constant`, `worse_than_constant`, `chance` (nothing predicts these
+            targets), `fails_an_easy_task`.
         message: one sentence with the numbers. measured, threshold, unit: the number that was judged.
         sure: 0 to 1, how much of the question the evidence covers.
     """
@@ -147,9 +152,14 @@ def _by_skill(skill: Skill, evidence: Evidence) -> Standstill | None:
 def _on_its_way(evidence: Evidence) -> bool:
     series = training_loss(evidence)
     fall = late_fall(series) if series is not None else None
+    if fall is not None and fall > MOVING:
+        return True
     accuracy = training_accuracy(evidence)
     rise = _rise(accuracy) if accuracy is not None else None
-    return (fall is not None and fall > MOVING) or (rise is not None and rise > MOVING)
+    if accuracy is None or rise is None or rise <= MOVING:
+        return False
+    majority = majority_rate(evidence)
+    return majority is None or median(accuracy.values[-3:]) > majority + 2 * MOVING
 
 
 def _rise(series: Series) -> float | None:
@@ -165,19 +175,38 @@ def _by_log(evidence: Evidence) -> Standstill | None:
     if series is None or series.axis != "epoch" or not series.values or series.nonfinite:
         return None
     fall = late_fall(series)
-    if fall is None or _on_its_way(evidence):
+    constant = trivial_loss(evidence) or _guess_of_constant(evidence)
+    if fall is None or constant is None or constant[0] <= 0:
         return None
     last = median(series.values[-3:])
-    constant = trivial_loss(evidence) or _guess_of_constant(evidence)
-    if constant is None or constant[0] <= 0:
-        return None
     ratio = last / constant[0]
     certain = trivial_loss(evidence) is not None
-    if ratio < NO_BETTER or (not certain and abs(ratio - 1) > 1 - NO_BETTER):
+    text = f"The loss stands at {last:.4g} over its last epochs; always predicting one value gives {constant[0]:.4g} ({constant[1]})."
+    unit = "loss ÷ loss of the best constant"
+    if certain and ratio > LITTLE_BETTER and fall < 2 * MOVING:
+        told = _by_association(evidence, ratio, fall, text)
+        if told is not None:
+            return told
+    if _on_its_way(evidence) or ratio < NO_BETTER or (not certain and abs(ratio - 1) > 1 - NO_BETTER):
         return None
     kind = "worse_than_constant" if ratio > 1.5 else "no_better_than_constant"
-    text = f"The loss stands at {last:.4g} over its last epochs; always predicting one value gives {constant[0]:.4g} ({constant[1]})."
-    return Standstill(kind, text, ratio, NO_BETTER, "loss ÷ loss of the best constant", 0.85 if certain else 0.7)
+    return Standstill(kind, text, ratio, NO_BETTER, unit, 0.85 if certain else 0.7)
+
+
+def _by_association(evidence: Evidence, ratio: float, fall: float, text: str) -> Standstill | None:
+    """What simple models make of the recorded rows tells a hard task from a run that fails at an easy one."""
+    measured = evidence.batches.association if isinstance(evidence.batches, Batches) else None
+    if not isinstance(measured, Association) or measured.rows < MIN_ROWS:
+        return None
+    unit = "loss ÷ loss of the best constant"
+    above = (measured.score - measured.chance) / max(measured.chance_std, 1e-9)
+    if above < 2.5 and measured.score < 0.03:
+        more = " Simple models do no better than chance either: inputs do not predict targets."
+        return Standstill("chance", text + more, ratio, LITTLE_BETTER, unit, 0.85)
+    if measured.score > EASY and fall <= MOVING and _epochs(evidence) >= 6:
+        more = f" Simple models explain {measured.score:.0%} of the same targets."
+        return Standstill("fails_an_easy_task", text + more, ratio, LITTLE_BETTER, unit, 0.85)
+    return None
 
 
 def _guess_of_constant(evidence: Evidence) -> tuple[float, str] | None:

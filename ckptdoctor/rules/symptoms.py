@@ -171,17 +171,19 @@ def iterations(evidence: Evidence) -> int | None:
 def trivial_loss(evidence: Evidence) -> tuple[float, str] | None:
     """The loss of the best constant prediction, from the recorded targets, in the units of the loss; and how it was got.
 
-    Cross-entropy: the entropy of the classes. Squared error: the variance of the targets.
+    Cross-entropy: the entropy of the classes. Squared error: the variance of the targets. Where no configuration names the
+    loss, class targets are taken to be trained by a cross-entropy, which the logged loss of such runs nearly always is.
     """
     loss, target = main_loss(maybe_spec(evidence)), targets(evidence)
-    if loss is None or target is None or target.nonfinite:
+    if target is None or target.nonfinite:
         return None
+    if loss is None:
+        return _by_targets(target) if not losses_of(maybe_spec(evidence)) else None
     if loss.name == "sparse_categorical_crossentropy" and target.classes:
-        total = sum(n for _, n in target.classes)
-        return -sum(n / total * math.log(n / total) for _, n in target.classes), "entropy of the classes"
+        return _class_entropy(target)
+    if loss.name == "categorical_crossentropy" and target.row_sums_to_one:
+        return _one_hot_entropy(target)
     means = [f.mean for f in target.features if f.mean is not None]
-    if loss.name == "categorical_crossentropy" and len(means) > 1 and target.row_sums_to_one:
-        return -sum(p * math.log(p) for p in means if p > 0), "entropy of the classes"
     if loss.name == "binary_crossentropy" and means and all(0 <= p <= 1 for p in means):
         return sum(_binary_entropy(p) for p in means) / len(means), "entropy of the classes"
     if loss.name == "mean_squared_error" and target.std is not None:
@@ -189,6 +191,40 @@ def trivial_loss(evidence: Evidence) -> tuple[float, str] | None:
         variance = sum(s * s for s in stds) / len(stds) if stds else target.std**2
         return variance, "variance of the targets"
     return None
+
+
+def majority_rate(evidence: Evidence) -> float | None:
+    """Share of the most frequent class among the recorded targets; None for other targets."""
+    target = targets(evidence)
+    if target is None:
+        return None
+    means = [f.mean for f in target.features if f.mean is not None]
+    if target.row_sums_to_one and len(means) > 1:
+        return max(means)
+    if target.classes and len(target.classes) > 1 and target.integral:
+        return max(n for _, n in target.classes) / sum(n for _, n in target.classes)
+    return None
+
+
+def _by_targets(target: ArrayStats) -> tuple[float, str] | None:
+    if target.row_sums_to_one and target.shape[-1] > 1 and len(target.features) > 1:
+        return _one_hot_entropy(target)
+    single = len(target.shape) == 2 or target.shape[-1] == 1
+    if single and target.integral and 2 <= len(target.classes) <= 1000 and (target.min or 0.0) >= 0:
+        return _class_entropy(target)
+    return None
+
+
+def _class_entropy(target: ArrayStats) -> tuple[float, str]:
+    total = sum(n for _, n in target.classes)
+    return -sum(n / total * math.log(n / total) for _, n in target.classes), "entropy of the classes"
+
+
+def _one_hot_entropy(target: ArrayStats) -> tuple[float, str] | None:
+    means = [f.mean for f in target.features if f.mean is not None]
+    if len(means) < 2:
+        return None
+    return -sum(p * math.log(p) for p in means if p > 0), "entropy of the classes"
 
 
 def _binary_entropy(p: float) -> float:

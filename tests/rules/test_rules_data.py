@@ -221,6 +221,12 @@ ROWS = [
         says="batch 12",
     ),
     Row(
+        "CKD215",
+        lambda: evidence(logs=log(series(values=(0.0,) * 5), series("accuracy", (0.3, 0.3, 0.4, 0.3, 0.3)))),
+        lambda: evidence(logs=log(series(values=(0.0,) * 5), series("accuracy", (1.0,) * 5))),
+        cause=Cause.LOSS_FUNCTION,
+    ),
+    Row(
         "CKD302",
         lambda: evidence(
             timeline=timeline(growth=(Growth("p", "rnn", "kernel", 1.4, 0.99, 31.0, "epoch", 0.1, 50.0),))

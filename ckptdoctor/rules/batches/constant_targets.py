@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ckptdoctor.model import Cause, Evidence, Finding, Severity
 from ckptdoctor.rules.parts import batches_of, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
-from ckptdoctor.rules.standstill import standstill
+from ckptdoctor.rules.standstill import standstill, training_accuracy
 
 
 @rule(
@@ -16,7 +16,12 @@ from ckptdoctor.rules.standstill import standstill
     severity=Severity.INFO,
     needs={"batches"},
     since="0.1.0",
-    thresholds={"rows": Threshold(16.0, unit="rows", source="hand-chosen: a smaller sample may be constant by chance")},
+    thresholds={
+        "rows": Threshold(16.0, unit="rows", source="hand-chosen: a smaller sample may be constant by chance"),
+        "proof": Threshold(
+            128.0, unit="rows", source="hand-chosen: with an accuracy of exactly 1, or targets that are no classes"
+        ),
+    },
     doc="""
     ## What it finds
     Recorded targets, or inputs, that have one value throughout; and single features that do.
@@ -39,13 +44,14 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         if array.std == 0 and rows >= limits["rows"]:
             what = "inputs" if array.kind == "input" else "targets"
             cause = Cause.LABELS if array.kind == "target" else Cause.DATA_SCALE
+            proved = array.kind == "target" and rows >= limits["proof"] and _learnt(evidence, integral=array.integral)
             yield Finding(
                 rule="CKD409",
-                severity=Severity.WARNING,
+                severity=Severity.ERROR if proved else Severity.WARNING,
                 message=f"All recorded {what} {array.name} have the value {array.min}.",
                 measured=0.0,
                 unit="standard deviation",
-                votes=votes((cause, 2.5 if stuck else 0.5, f"{what} do not vary")),
+                votes=votes((cause, 4.0 if proved else 2.5 if stuck else 0.5, f"{what} do not vary")),
             )
         elif array.kind == "input" and array.constant_features:
             yield Finding(
@@ -55,3 +61,11 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
                 measured=float(len(array.constant_features)),
                 unit="constant features",
             )
+
+
+def _learnt(evidence: Evidence, *, integral: bool) -> bool:
+    """All of the data is so, not only the recorded rows: classes are told perfectly, or the target is one real number."""
+    accuracy = training_accuracy(evidence)
+    if accuracy is None:
+        return not integral
+    return len(accuracy.values) >= 3 and all(v == 1.0 for v in accuracy.values[-3:])

@@ -47,6 +47,7 @@ def feeds(spec: ModelSpec | None, classes: set[str] | frozenset[str]) -> bool:
             unit="rms",
             source="initialisers assume inputs of about unit size; hand-chosen, DeepDiagnosis warns outside [-1, 1]",
         ),
+        "ordinary": Threshold(3.0, unit="rms", source="standardised features have 1; hand-chosen"),
         "disparity": Threshold(
             1e3, unit="largest ÷ median feature std", source="hand-chosen: curvature differs by the square"
         ),
@@ -110,5 +111,7 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
                 measured=size,
                 threshold=limits["rms"],
                 unit="rms",
-                votes=votes((Cause.DATA_SCALE, -1.2, "inputs are of ordinary size")),
+                votes=votes(
+                    (Cause.DATA_SCALE, -1.2 if size < limits["ordinary"] else 0.0, "inputs are of ordinary size")
+                ),
             )

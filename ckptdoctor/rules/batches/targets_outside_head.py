@@ -51,7 +51,7 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         return
     if loss is None or not (loss.custom or loss.name in REGRESSION):
         return
-    layer, _, activation = found
+    _, layer, activation = found
     if activation not in RANGES:
         return
     low, high = RANGES[activation]

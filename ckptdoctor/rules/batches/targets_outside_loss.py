@@ -83,6 +83,13 @@ def _judge(loss: LossSpec, array: ArrayStats) -> tuple[str, Severity, tuple[Vote
             Severity.WARNING,
             votes((Cause.LABELS, 1.5, reason), (Cause.LOSS_FUNCTION, 1.2, reason)),
         )
+    if loss.name == "mean_absolute_percentage_error" and low <= 0 <= high and (array.integral or low == 0 or high == 0):
+        reason = "the loss divides by targets that are 0"
+        return (
+            f"{span}; {loss.name} divides by them, so a target of 0 weighs as 1e7.",
+            Severity.ERROR,
+            votes((Cause.LOSS_FUNCTION, 5.0, reason), (Cause.LABELS, 1.0, reason), (Cause.DATA_SCALE, 0.5, reason)),
+        )
     if loss.name in ("poisson", "mean_squared_logarithmic_error", "kl_divergence") and low < 0:
         reason = "the loss takes a logarithm of the targets"
         return (

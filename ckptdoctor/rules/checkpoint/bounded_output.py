@@ -39,7 +39,7 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         rule="CKD123",
         severity=Severity.INFO,
         message=f"The regression head {found[0].name} ends in relu: it cannot predict negative values and can die.",
-        layer=found[0].name,
+        layer=found[1].name,
         measured="relu",
         threshold="linear",
         votes=votes((Cause.ACTIVATION, 1.0, "a relu head can die")),

@@ -66,7 +66,7 @@ def _all_copies(t: TensorStats) -> bool:
     return (
         units is not None
         and units.units > 1
-        and t.info.shape[-2] > 1
+        and t.info.size > units.units
         and units.distinct_units == 1
         and units.zero_units == 0
         and not t.nonfinite

@@ -71,6 +71,10 @@ def judge_pair(loss: str, from_logits: bool, activation: str, units: int) -> tup
         return "its output is no probability", 2.5, Cause.ACTIVATION
     if loss in BINARY and activation == "softmax" and units > 1:
         return "softmax with a loss per unit", 0.5, Cause.LOSS_FUNCTION
+    if loss == "poisson" and activation not in ("exponential", "softplus", "sigmoid", "relu", "softmax"):
+        return "the loss takes the logarithm of a rate, which must be positive", 3.0, Cause.LOSS_FUNCTION
+    if loss == "kl_divergence" and not squashed:
+        return "the loss compares distributions", 3.0, Cause.LOSS_FUNCTION
     if loss in ("mean_squared_error", "mean_absolute_error") and activation == "softmax" and units > 1:
         return "a distance between distributions learns slowly", 1.0, Cause.LOSS_FUNCTION
     return None

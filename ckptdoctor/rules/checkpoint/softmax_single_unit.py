@@ -38,7 +38,7 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         rule="CKD121",
         severity=Severity.ERROR,
         message=f"The output {found[0].name} applies softmax to a single unit: it predicts 1 for every row.",
-        layer=found[0].name,
+        layer=found[1].name,
         measured=1.0,
         threshold=2.0,
         unit="units under softmax",

@@ -55,6 +55,7 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
                 ),
                 (Cause.LEARNING_RATE, -0.5, "no learning rate tames a stack of exponentials"),
             ),
+            data={"locates": len(exponential) > 1},
         )
     if recurrent:
         yield Finding(

@@ -57,7 +57,7 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         rule="CKD207",
         severity=Severity.ERROR,
         message=f"{series.name} is {tail[-1]:.6g} in each of the last {len(tail)} epochs: no gradient reaches the weights.",
-        layer=found[0].name if found is not None and dead_head else None,
+        layer=found[1].name if found is not None and dead_head else None,
         measured=change,
         threshold=limits["relative"],
         unit="relative change",

@@ -8,6 +8,7 @@ from ckptdoctor.model import Cause, Evidence, Finding, Severity
 from ckptdoctor.rules.log.series import loss
 from ckptdoctor.rules.parts import losses_of, maybe_spec, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
+from ckptdoctor.rules.standstill import training_accuracy
 from ckptdoctor.rules.symptoms import BOUNDED_BELOW_BY_ZERO, head
 
 
@@ -15,7 +16,7 @@ from ckptdoctor.rules.symptoms import BOUNDED_BELOW_BY_ZERO, head
     code="CKD205",
     name="negative-loss",
     severity=Severity.ERROR,
-    needs={"logs", "spec"},
+    needs={"logs"},
     since="0.1.0",
     thresholds={"below": Threshold(-1e-3, unit="loss", source="rounding of a loss near zero stays above this")},
     doc="""
@@ -37,10 +38,13 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     losses = losses_of(spec)
     if series is None or series.min is None or series.min >= limits["below"]:
         return
-    if not losses or any(known.custom or known.name not in BOUNDED_BELOW_BY_ZERO for known in losses):
+    if any(known.custom or known.name not in BOUNDED_BELOW_BY_ZERO for known in losses):
         return
+    if not losses and training_accuracy(evidence) is None:
+        return  # an unknown loss may rightly be negative; one that is logged beside an accuracy is a cross-entropy
     found = head(spec)
-    why = f"{losses[0].name} is never negative for targets in its range"
+    name = losses[0].name if losses else "the loss of a classifier"
+    why = f"{name} is never negative for targets in its range"
     yield Finding(
         rule="CKD205",
         severity=Severity.ERROR,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import pairwise
 
 from ckptdoctor.evidence.log_signals import learning_rate_series
 from ckptdoctor.model import Cause, Evidence, Finding, Series, Severity
@@ -64,7 +65,7 @@ def _largest_rise(rates: Series, until: float) -> tuple[float, float, float, flo
     points = [(s, v) for s, v in zip(rates.steps, rates.values, strict=True) if s <= until][-6:]
     rises = [
         (math.inf if not math.isfinite(b) else b / a, a, b, step)
-        for (_, a), (step, b) in zip(points, points[1:], strict=False)
+        for (_, a), (step, b) in pairwise(points)
         if math.isfinite(a) and a > 0
     ]
     return max(rises, key=lambda r: r[0], default=None)
