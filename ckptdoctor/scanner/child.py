@@ -110,12 +110,14 @@ class Child:
     def _obituary(self, process: subprocess.Popen[bytes]) -> WorkerLostError:
         """Why a worker closed its pipe without an answer."""
         try:
-            code = process.wait(5.0)
+            code: int | None = process.wait(1.0)
         except subprocess.TimeoutExpired:
-            code = 0
+            code = None  # it lives and talks, but no sense
         self._discard()
         if self._closed:
             return WorkerLostError(Kind.LOST, "the scan was interrupted")
+        if code is None:
+            return WorkerLostError(Kind.CRASHED, "its worker answered nonsense; treat the file as hostile")
         if code == -signal.SIGALRM:
             return WorkerLostError(Kind.TIMEOUT, f"not measured within {self._limits.timeout:g} s; raise --timeout")
         if code == -signal.SIGKILL:

@@ -25,7 +25,8 @@ from ckptdoctor.scanner.walk import Candidate, Event, RunEnd, Trouble, walk, wal
 TICK = 0.2  # seconds between two looks at whether to stop
 SETTLE = 1.0  # seconds before a file that seems to be changing is looked at again
 WAITING_LIMIT = 1000  # files that may wait for that at a time; beyond, the first look counts
-GIVE_UP = 25  # remote objects failing in a row, whatever they are: the store is down, not the objects
+GIVE_UP = 5  # remote objects failing in a row, …
+GIVE_UP_REQUESTS = 4  # … and times the limit of a request without a success: the store is down, not the objects
 
 
 @dataclass(slots=True)
@@ -101,6 +102,7 @@ class Scan:
         self._waiting: deque[tuple[float, Candidate, Task]] = deque()
         self._done: SimpleQueue[Future[Answer]] = SimpleQueue()
         self._failing = 0
+        self._failing_since = 0.0
         self._pool: Pool | None = None
         self._inline: ForeignPool | None = None
         self._window = 0
@@ -335,15 +337,26 @@ class Scan:
         if keep and self.results is not None:
             self.results.append(result)
         self.counts.add(result)
-        self._failing = self._failing + 1 if result.kind is Kind.REMOTE else 0
+        self._count_failing(result)
         yield result
         summary = self._book.add(result)
         if summary is not None:
             yield self._count_run(summary)
-        if self._failing >= GIVE_UP:
-            raise CkptDoctorError(
-                f"{GIVE_UP} remote objects failed in a row, the last one so: {result.error}{self._left()}"
-            )
+        self._give_up_if_down(result)
+
+    def _count_failing(self, result: ScanResult) -> None:
+        if result.kind is not Kind.REMOTE:
+            self._failing = 0
+            return
+        if not self._failing:
+            self._failing_since = time.monotonic()
+        self._failing += 1
+
+    def _give_up_if_down(self, result: ScanResult) -> None:
+        patience = GIVE_UP_REQUESTS * self._options.request_timeout
+        if self._failing >= GIVE_UP and time.monotonic() - self._failing_since > patience:
+            words = f"{self._failing} remote objects failed in a row, the last one so: {result.error}"
+            raise CkptDoctorError(words + self._left())
 
     def _count_run(self, summary: RunSummary) -> RunSummary:
         self.counts.runs += 1

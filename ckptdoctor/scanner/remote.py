@@ -42,7 +42,7 @@ class RemoteError(CheckpointError):
 def is_url(path: str) -> bool:
     """Whether a path is for fsspec. `file://` is not: see `local_path`."""
     scheme, found, _ = path.partition("://")
-    return bool(found) and scheme.replace("+", "").replace("-", "").replace(".", "").isalnum() and scheme != "file"
+    return bool(found and scheme) and all(c.isalnum() or c in "+-.:" for c in scheme) and scheme != "file"
 
 
 def local_path(path: str) -> str:
@@ -166,6 +166,9 @@ def _hopeless(error: BaseException) -> bool:
 
 
 def _verdict(url: str, error: BaseException, timeout: float) -> RemoteError:
+    behind = error.__cause__
+    if isinstance(error, FileNotFoundError) and (isinstance(behind, OSError) or hasattr(behind, "status")):
+        error = cast("BaseException", behind)  # the file system of http:// says "not found" whatever the reason was
     words = " ".join(str(error).split())[:200]
     status = getattr(error, "status", None)
     if isinstance(error, FileNotFoundError) or status == 404:

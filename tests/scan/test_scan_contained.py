@@ -105,7 +105,7 @@ def test_kill_from_another_thread_ends_an_answer_under_way(child):
 
 def test_a_worker_that_cannot_start_is_an_error_and_not_the_files_fault():
     child = Child(Limits(), entry="no_such_module")
-    with pytest.raises(CkptDoctorError, match="could not be started.*no_such_module"):
+    with pytest.raises(CkptDoctorError, match=r"could not be started.*no_such_module"):
         child.ask({"path": "fine"})
 
 

@@ -69,7 +69,20 @@ def test_a_line_holds_the_whole_result_in_strict_ascii_json(one):
 
 
 def test_the_first_keys_of_a_line_are_the_contract():
-    keys = "path run status nonfinite cause confidence layer epoch step size_bytes seconds error".split()
+    keys = [
+        "path",
+        "run",
+        "status",
+        "nonfinite",
+        "cause",
+        "confidence",
+        "layer",
+        "epoch",
+        "step",
+        "size_bytes",
+        "seconds",
+        "error",
+    ]
     assert list(json.loads(result("a").line()))[: len(keys)] == keys
 
 
@@ -154,15 +167,19 @@ def test_a_file_that_is_something_else_is_left_alone(tmp_path, content):
     assert path.read_bytes() == content
 
 
+def append_ten(file: ResultsFile) -> None:
+    for n in range(10):
+        file.append(result(f"c{n}"))
+
+
 def test_a_full_disk_is_told_and_leaves_whole_lines(tmp_path):
     path = tmp_path / "r.jsonl"
     file = ResultsFile(str(path))
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))  # the third line fits only in part
-        with pytest.raises(CkptDoctorError, match="cannot be written.*free some space and continue with --resume"):
-            for n in range(10):
-                file.append(result(f"c{n}"))
+        with pytest.raises(CkptDoctorError, match=r"cannot be written.*free some space and continue with --resume"):
+            append_ten(file)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     file.close()
