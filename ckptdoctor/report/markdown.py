@@ -97,7 +97,7 @@ def _what_to_do(report: Report) -> str:
     parts = [_text(verdict.next_step)]
     if fix is not None and verdict.status is Status.SICK:
         tested = "tested by replay: the failure is gone" if fix.tested else "not tested"
-        parts.append(f"{_text(fix.text)} (_{tested}_)")
+        parts.append(f"{_text(story.fix_words(report))} (_{tested}_)".strip())
         parts.append(fence(_cut(fix.code), "python") if fix.code else "")
         parts.append(f"Watch: {_text(fix.watch)}" if fix.watch else "")
     resume = story.resume(report)

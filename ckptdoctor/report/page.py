@@ -10,7 +10,7 @@ from ckptdoctor.report import numbers, story
 from ckptdoctor.report.charts import curves, features, graph, heat, rulebook, sums, tables
 from ckptdoctor.report.charts.bars import share
 from ckptdoctor.report.charts.lines import LineChart
-from ckptdoctor.report.document.run import main_log, other_logs
+from ckptdoctor.report.document.run import main_log
 from ckptdoctor.report.document.tensors import census_of, layers_of, parameters
 
 
@@ -67,10 +67,11 @@ class Page:
     grade: str
     grade_words: str
     chances: str
-    squares: int
+    squares: tuple[float, ...]  # filled widths, in pixels of 9, of ten squares
     headline: str
     next_step: str
     facts: tuple[Fact, ...]
+    has_fix: bool
     fix_text: str
     fix_code: str
     fix_tested: bool
@@ -129,11 +130,12 @@ def build_page(report: Report) -> Page:
         grade=verdict.grade.value,
         grade_words=story.GRADE_WORDS[verdict.grade],
         chances=story.chances(verdict.confidence),
-        squares=min(max(round(10 * verdict.confidence), 0), 10),
+        squares=tuple(round(9 * min(max(10 * verdict.confidence - n, 0.0), 1.0), 1) for n in range(10)),
         headline=verdict.headline,
         next_step=verdict.next_step,
         facts=tuple(_facts(report)),
-        fix_text=fix.text if fix else "",
+        fix_text=story.fix_words(report) if fix else "",
+        has_fix=fix is not None,
         fix_code=fix.code if fix else "",
         fix_tested=fix.tested if fix else False,
         fix_watch=fix.watch if fix else "",
@@ -183,14 +185,28 @@ def _facts(report: Report) -> list[Fact]:
     facts = [Fact("Where", place or rest or "not known", rest if place else "", mono=bool(place))]
     time = story.when(origin).split(", ")
     facts.append(Fact("When", time[0] or "not known", ", ".join(time[1:])))
-    facts.append(Fact("Why", story.cause_title(report.verdict.cause), f"{report.verdict.cause.value}, {report.verdict.group.value}"))
+    facts.append(
+        Fact(
+            "Why",
+            story.cause_title(report.verdict.cause),
+            f"{report.verdict.cause.value}, {report.verdict.group.value}",
+        )
+    )
     healed = [e for e in replay.experiments if e.removes_failure] if isinstance(replay, Replay) else []
     tried = len(replay.experiments) if isinstance(replay, Replay) else 0
     if healed:
         best = next((e for e in healed if e.learns), healed[0])
-        facts.append(Fact("What removes it", best.change, f"{len(healed)} of {numbers.count(tried, 'tried change')} removed it"))
+        facts.append(
+            Fact("What removes it", best.change, f"{len(healed)} of {numbers.count(tried, 'tried change')} removed it")
+        )
     else:
-        facts.append(Fact("What removes it", "no change that was tried" if tried else "nothing was tried", f"{tried} tried" if tried else ""))
+        facts.append(
+            Fact(
+                "What removes it",
+                "no change that was tried" if tried else "nothing was tried",
+                f"{tried} tried" if tried else "",
+            )
+        )
     return facts
 
 
@@ -257,7 +273,8 @@ def _start(replay: Replay) -> str:
 
 def _operands(bad: NonfinitePoint) -> tuple[tuple[str, str, str, str, str], ...]:
     return tuple(
-        (o.name, numbers.shape(o.shape), o.dtype, f"{o.nonfinite:,}", story.span(o.min, o.max)) for o in bad.operands[:8]
+        (o.name, numbers.shape(o.shape), o.dtype, f"{o.nonfinite:,}", story.span(o.min, o.max))
+        for o in bad.operands[:8]
     )
 
 
@@ -281,14 +298,20 @@ def _subject(report: Report) -> list[tuple[str, str]]:
     rows += [("checkpoint", info.path), ("format", info.format.value), ("size", numbers.size(info.size_bytes))]
     rows += [
         (label, value)
-        for label, value in (("saved by Keras", info.keras_version), ("saved at", info.saved_at), ("backend", info.backend))
+        for label, value in (
+            ("saved by Keras", info.keras_version),
+            ("saved at", info.saved_at),
+            ("backend", info.backend),
+        )
         if not isinstance(value, Missing)
     ]
     spec = report.evidence.spec
     if not isinstance(spec, Missing):
         rows.append(("model", f"{spec.class_name}, {spec.global_policy}"))
         if not isinstance(spec.compile, Missing) and spec.compile.losses:
-            rows.append(("loss", ", ".join(x.name + (" (from logits)" if x.from_logits else "") for x in spec.compile.losses)))
+            rows.append(
+                ("loss", ", ".join(x.name + (" (from logits)" if x.from_logits else "") for x in spec.compile.losses))
+            )
     rows += [("layers", f"{len(layers_of(report)):,}"), ("parameters", numbers.number(parameters(report)))]
     if info.coverage < 1:
         rows.append(("could be read", numbers.percent(info.coverage)))
@@ -308,8 +331,3 @@ def _problems(report: Report) -> tuple[tuple[str, str], ...]:
     census = census_of(report)
     problems = census.info.problems if census else ()
     return tuple((p.kind.value, f"{p.message}{f' ({p.where})' if p.where else ''}") for p in problems[:40])
-
-
-def name_of_log(report: Report) -> tuple[str, ...]:
-    """Sources of the logs that are not drawn."""
-    return tuple(log.source for log in other_logs(report))

@@ -74,6 +74,13 @@ def fix(report: Report) -> Fix | None:
     return best.fix if best is not None and (best.fix.text or best.fix.code) else None
 
 
+def fix_words(report: Report) -> str:
+    """The fix in words, unless the next step, which is shown above it, says the same already."""
+    advice = fix(report)
+    text = advice.text.strip() if advice else ""
+    return "" if text.rstrip(".") in report.verdict.next_step else text
+
+
 def where(origin: Origin) -> str:
     """`dense_1/kernel, forward pass, op Exp`; empty if nothing is known."""
     place = "/".join(part for part in (origin.layer, origin.variable) if part)

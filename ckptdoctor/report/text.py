@@ -156,11 +156,8 @@ def _what_to_do(report: Report, page: _Page) -> None:
     page.field("Do now", report.verdict.next_step)
     fix = story.fix(report)
     if fix is not None and report.verdict.status is Status.SICK:
-        tested = "  [tested by replay: the failure is gone]" if fix.tested else "  [not tested]"
-        if fix.text.strip() != report.verdict.next_step.strip():
-            page.field("Fix", fix.text + tested)
-        else:
-            page.field("", tested.strip())
+        tested = " [tested by replay: the failure is gone]" if fix.tested else " [not tested]"
+        page.field("Fix", story.fix_words(report) + tested)
         if fix.code:
             page.code(fix.code)
         page.field("Watch", fix.watch)

@@ -6,13 +6,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ckptdoctor.model import Experiment, Missing, Replay, Report, Series, Status, Timeline, TrainingLog
+from ckptdoctor.model import Experiment, Missing, Replay, Report, Series, Timeline, TrainingLog
 from ckptdoctor.report import numbers, story
 from ckptdoctor.report.charts.lines import Curve, LineChart, line_chart
 from ckptdoctor.report.charts.scale import Scale, counting_scale, scale_for
 from ckptdoctor.report.document.run import first_nonfinite
 
 _MOST_CURVES = 4
+_LONGEST_NAME = 18  # of a metric in a drawing; the legend has it in full
 _RATES = ("learning_rate", "lr", "epoch_learning_rate", "epoch_lr", "train/learning_rate", "optimizer/learning_rate")
 
 
@@ -86,7 +87,8 @@ def _guides(log: TrainingLog, axis: str) -> list[tuple[float, str, str]]:
     bad = first_nonfinite(log)
     if bad is not None and bad.first_nonfinite and bad.axis == axis:
         step, value = bad.first_nonfinite
-        guides.append((step, f"first {numbers.number(value)}: {bad.name}, {axis} {numbers.number(step)}", "bad"))
+        name = bad.name if len(bad.name) <= _LONGEST_NAME else bad.name[: _LONGEST_NAME - 1] + "…"
+        guides.append((step, f"first {numbers.number(value)}: {name}, {axis} {numbers.number(step)}", "bad"))
     guides += [(step, "log starts again", "quiet") for step in log.restarts[:3]]
     return guides
 
@@ -129,7 +131,11 @@ def strip(report: Report, x: Scale | None, axis: str) -> Strip | None:
 def _mark_title(timeline: Timeline, n: int) -> str:
     point = timeline.points[n]
     words = f"{story.point_name(point)}: {point.status.value}"
-    return f"{words}, {numbers.count(point.nonfinite, 'non-finite entry', 'non-finite entries')}" if point.nonfinite else words
+    return (
+        f"{words}, {numbers.count(point.nonfinite, 'non-finite entry', 'non-finite entries')}"
+        if point.nonfinite
+        else words
+    )
 
 
 def _tag(timeline: Timeline, n: int) -> str:
@@ -170,10 +176,9 @@ class ExperimentView:
 def experiment_views(replay: Replay) -> tuple[ExperimentView, ...]:
     """Experiments as small multiples: one scale for all, so that they can be compared by eye."""
     baseline = _baseline(replay)
-    values = [v for e in replay.experiments for v in e.losses] + list(baseline)
     longest = max([len(e.losses) for e in replay.experiments] + [len(baseline), 2])
     x = Scale(0, longest - 1, 0, 100)
-    y = scale_for(values, 66, 18)
+    y = scale_for(_range(replay, baseline), 66, 18)
     return tuple(_experiment(e, baseline, x, y) for e in replay.experiments)
 
 
@@ -204,15 +209,26 @@ def _experiment(experiment: Experiment, baseline: Sequence[float], x: Scale, y: 
 
 def experiment_axes(replay: Replay) -> str:
     """The scale that all experiment drawings share, in words."""
-    values = [v for e in replay.experiments for v in e.losses] + list(_baseline(replay))
-    finite = [v for v in values if math.isfinite(v)]
-    if not finite:
+    values = [v for v in _range(replay, _baseline(replay)) if math.isfinite(v)]
+    if not values:
         return "No loss was finite."
-    scale = scale_for(values, 0, 1)
-    kind = "logarithmic" if scale.log else "linear"
-    return f"The same axes everywhere: loss from {numbers.short(min(finite))} to {numbers.short(max(finite))}, {kind}."
+    kind = "logarithmic" if scale_for(values, 0, 1).log else "linear"
+    words = f"The same axes everywhere: loss from {numbers.short(min(values))} to {numbers.short(max(values))}, {kind}"
+    everything = [*_baseline(replay), *(v for e in replay.experiments for v in e.losses)]
+    beyond = any(math.isfinite(v) and v > max(values) for v in everything)
+    return f"{words}; curves that leave at the top went beyond it." if beyond else f"{words}."
 
 
-def is_failed(report: Report) -> bool:
-    """Whether the verdict is that something is wrong."""
-    return report.verdict.status is Status.SICK
+def _range(replay: Replay, baseline: Sequence[float]) -> list[float]:
+    """The values that the common scale has room for.
+
+    All of the experiments that removed the failure, so that one can see whether they learn; of the others only their
+    start, since a loss on its way to infinity would press everything else flat.
+    """
+    kept = [e.losses for e in replay.experiments if e.removes_failure]
+    others = [e.losses for e in replay.experiments if not e.removes_failure]
+    if not kept:
+        return [v for losses in (*others, baseline) for v in losses]
+    starts = [losses[0] for losses in (*others, baseline) if losses]
+    largest = max((v for losses in kept for v in losses if math.isfinite(v)), default=math.inf)
+    return [v for losses in kept for v in losses] + [min(v, 10 * abs(largest)) for v in starts]

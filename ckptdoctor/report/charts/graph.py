@@ -36,6 +36,7 @@ class Row:
     words: str
     x: int
     edges: tuple[Edge, ...]
+    tainted: bool  # without weights, but fed by layers that are not finite
     inner: tuple[str, ...] = ()
 
 
@@ -93,10 +94,7 @@ def _grouped(layers: Sequence[LayerView], origin: str | None, known: bool) -> li
     runs: list[list[LayerView]] = [[v] for v in layers]
     if len(layers) > MOST_ROWS:
         single = _worth_a_row(layers, origin)
-        for by_prefix in (True, False):
-            runs = _runs(layers, single, by_prefix=by_prefix)
-            if len(runs) <= MOST_ROWS:
-                break
+        runs = _runs(layers, single)
         while len(runs) > MOST_ROWS:
             runs = _halved(runs)
     place: dict[str, int] = {view.name: n for n, run in enumerate(runs) for view in run}
@@ -121,12 +119,17 @@ def _worth_a_row(layers: Sequence[LayerView], origin: str | None) -> set[int]:
     return {n + d for n in marked for d in (-2, -1, 0, 1, 2)}
 
 
-def _runs(layers: Sequence[LayerView], single: set[int], *, by_prefix: bool) -> list[list[LayerView]]:
+def _common(first: str, last: str) -> str:
+    """`block/a … block/z` as `block/a … z`."""
+    prefix = first.rpartition("/")[0]
+    return f"{first} … {last[len(prefix) + 1 :]}" if prefix and last.startswith(prefix + "/") else f"{first} … {last}"
+
+
+def _runs(layers: Sequence[LayerView], single: set[int]) -> list[list[LayerView]]:
     runs: list[list[LayerView]] = []
     last: object = None
     for n, view in enumerate(layers):
-        prefix = view.name.rpartition("/")[0] if by_prefix else ""
-        key = (bool(view.nonfinite), prefix) if n not in single else n
+        key = (bool(view.nonfinite), view.name.rpartition("/")[0]) if n not in single else n
         if key == last:
             runs[-1].append(view)
         else:
@@ -161,6 +164,7 @@ def _laid_out(nodes: Sequence[_Node], known: bool) -> tuple[list[Row], int]:
     A node's output stays in the node's lane until its last taker; that taker continues the lane.
     """
     last_taker = {m: n for n, node in enumerate(nodes) for m in node.inbound}
+    spread = _spread(nodes)
     lanes: list[int | None] = []  # which node's output each lane carries
     lane_of: dict[int, int] = {}
     rows: list[Row] = []
@@ -172,15 +176,16 @@ def _laid_out(nodes: Sequence[_Node], known: bool) -> tuple[list[Row], int]:
                 lanes[lane_of[m]] = None
         lane = _free_lane(lanes, [lane_of[m] for m in node.inbound if last_taker[m] == n])
         lane_of[n] = lane
-        edges = _edges(n, nodes, before, lane_of, last_taker) if known else ()
+        edges = _edges(n, nodes, before, lane_of, last_taker, spread) if known else ()
         lanes[lane] = n if n in last_taker else None
         used = max(used, min(len(lanes), _MOST_LANES))
-        rows.append(_row(node, _x(lane), edges))
+        rows.append(_row(node, _x(lane), edges, tainted=n in spread))
     return rows, used
 
 
 def _free_lane(lanes: list[int | None], preferred: Sequence[int]) -> int:
-    for lane in [*preferred, *range(len(lanes))]:
+    candidates: list[int] = [*preferred, *range(len(lanes))]
+    for lane in candidates:
         if lanes[lane] is None:
             return lane
     lanes.append(None)
@@ -192,7 +197,12 @@ def _x(lane: int) -> int:
 
 
 def _edges(
-    n: int, nodes: Sequence[_Node], before: Sequence[int | None], lane_of: dict[int, int], last_taker: dict[int, int]
+    n: int,
+    nodes: Sequence[_Node],
+    before: Sequence[int | None],
+    lane_of: dict[int, int],
+    last_taker: dict[int, int],
+    spread: set[int],
 ) -> tuple[Edge, ...]:
     half = ROW // 2
     here = _x(lane_of[n])
@@ -201,15 +211,15 @@ def _edges(
         if m is None:
             continue
         x = _x(lane)
-        spread = _is_bad(nodes[m])
         if m in nodes[n].inbound:
-            tone = "spread" if spread and _is_bad(nodes[n]) else "plain"
+            tone = "spread" if m in spread and n in spread else "plain"
             path = f"M{x} 0V{half}" if x == here else f"M{x} 0C{x} {half - 3} {here} 2 {here} {half}"
             edges.append(Edge(path, tone))
         if last_taker[m] > n:
-            edges.append(Edge(f"M{x} 0V{ROW}", "plain"))
+            tone = "spread" if m in spread and last_taker[m] in spread else "plain"
+            edges.append(Edge(f"M{x} 0V{ROW}", tone))
     if n in last_taker:
-        tone = "spread" if _is_bad(nodes[n]) and any(_is_bad(nodes[t]) for t in _takers(n, nodes)) else "plain"
+        tone = "spread" if n in spread and any(t in spread for t in _takers(n, nodes)) else "plain"
         edges.append(Edge(f"M{here} {half}V{ROW}", tone))
     return tuple(edges)
 
@@ -218,22 +228,29 @@ def _takers(n: int, nodes: Sequence[_Node]) -> list[int]:
     return [t for t in range(n + 1, min(len(nodes), n + 200)) if n in nodes[t].inbound]
 
 
-def _is_bad(node: _Node) -> bool:
-    return node.state in ("bad", "origin") and _bad(node.layers)
+def _spread(nodes: Sequence[_Node]) -> set[int]:
+    """Nodes with non-finite values, and those without weights of their own that pass them on."""
+    spread: set[int] = set()
+    for n, node in enumerate(nodes):
+        if _bad(node.layers) or (node.state == "bare" and any(m in spread for m in node.inbound)):
+            spread.add(n)
+    return spread
 
 
-def _row(node: _Node, x: int, edges: tuple[Edge, ...]) -> Row:
+def _row(node: _Node, x: int, edges: tuple[Edge, ...], *, tainted: bool) -> Row:
     views = node.layers
     nonfinite, size = sum(v.nonfinite for v in views), sum(v.size for v in views)
-    words = f"{nonfinite:,} of {size:,} non-finite" if nonfinite else "finite" if size else "no weights"
+    words = "finite" if size else "no weights"
+    if nonfinite:
+        words = "all non-finite" if nonfinite == size else f"{nonfinite:,} of {size:,} non-finite"
     if len(views) == 1:
         spec = views[0].spec
         kind = spec.class_name if spec else ""
         if spec and spec.activation and spec.activation != "linear":
             kind += f", {spec.activation}"
-        return Row((views[0].name,), views[0].name, kind, node.state, words, x, edges)
+        return Row((views[0].name,), views[0].name, kind, node.state, words, x, edges, tainted)
     classes = sorted({v.spec.class_name for v in views if v.spec})
     kind = ", ".join(classes[:3]) + (" …" if len(classes) > 3 else "")
     inner = tuple(v.name for v in views) if len(views) <= _MOST_INNER else ()
-    title = f"{views[0].name} … {views[-1].name} ({numbers.count(len(views), 'layer')})"
-    return Row(tuple(v.name for v in views), title, kind, node.state, words, x, edges, inner)
+    title = f"{numbers.count(len(views), 'layer')}: {_common(views[0].name, views[-1].name)}"
+    return Row(tuple(v.name for v in views), title, kind, node.state, words, x, edges, tainted, inner)

@@ -100,9 +100,7 @@ def _map(
     norm: Norm,
     report: Report,
 ) -> HeatMap | None:
-    by_layer: list[dict[str, list[TensorStats]] | None] = []
-    for point in points:
-        by_layer.append(None if isinstance(point.census, Missing) else _by_layer(select(point.census)))
+    by_layer = [None if isinstance(p.census, Missing) else _by_layer(select(p.census)) for p in points]
     layers = list(dict.fromkeys(name for column in by_layer if column for name in column))
     if not layers:
         return None

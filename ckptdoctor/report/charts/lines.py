@@ -65,10 +65,20 @@ class LineChart:
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
     x_label: str
-    y_label: str
+    log: bool
     lines: tuple[Line, ...]
     guides: tuple[Guide, ...]
     summary: str
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """Which kinds of non-finite values are drawn."""
+        return frozenset(run.kind for line in self.lines for run in line.runs)
+
+    @property
+    def empty(self) -> bool:
+        """Whether no value is finite."""
+        return not self.y_ticks
 
     @property
     def has_lane(self) -> bool:
@@ -97,21 +107,23 @@ def line_chart(
         guides: (step, words, tone) of vertical lines.
     """
     lane = any(not math.isfinite(v) for c in curves for v in c.values)
+    empty = not any(math.isfinite(v) for c in curves for v in c.values)
     top = LANE if lane else 8
+    height = top + 22 if empty else height
     x = x or counting_scale([s for c in curves for s in c.steps], 0, 100)
     y = y or scale_for([v for c in curves for v in c.values], height - 4, top + 4)
     lines = tuple(_line(curve, n, x, y) for n, curve in enumerate(curves))
-    marks = tuple(Guide(x.at(s), words, tone, x.at(s) > 55) for s, words, tone in guides if x.low <= s <= x.high)
-    scale_word = "logarithmic" if y.log else "linear"
-    label = f"{curves[0].name if len(curves) == 1 else title}, {scale_word}"
+    marks = tuple(Guide(x.at(s), words, tone, x.at(s) > 45) for s, words, tone in guides if x.low <= s <= x.high)
     summary = " ".join(_in_words(c, axis) for c in curves)
-    return LineChart(title, height, top, counting_ticks(x, 6), y.ticks(5), axis, label, lines, marks, summary)
+    return LineChart(
+        title, height, top, counting_ticks(x, 6), () if empty else y.ticks(5), axis, y.log, lines, marks, summary
+    )
 
 
 def _line(curve: Curve, style: int, x: Scale, y: Scale) -> Line:
     path: list[str] = []
     dots: list[tuple[float, float]] = []
-    for part in _finite_parts(curve):
+    for part in _finite_parts(curve, y.high):
         places = [(x.at(step), y.at(value)) for step, value in _thinned(part)]
         if len(places) == 1:
             dots.append(places[0])
@@ -122,12 +134,14 @@ def _line(curve: Curve, style: int, x: Scale, y: Scale) -> Line:
     return Line(curve.name, style, "".join(path), tuple(dots), tuple(_runs(curve, x)), last)
 
 
-def _finite_parts(curve: Curve) -> Iterator[list[tuple[float, float]]]:
+def _finite_parts(curve: Curve, top: float) -> Iterator[list[tuple[float, float]]]:
+    """Stretches of finite values; one that leaves the drawing at the top ends with the point where it does."""
     part: list[tuple[float, float]] = []
     for step, value in zip(curve.steps, curve.values, strict=False):
-        if math.isfinite(value):
+        outside = value > top and bool(part) and part[-1][1] > top
+        if math.isfinite(value) and not outside:
             part.append((step, value))
-        elif part:
+        elif part and not outside:
             yield part
             part = []
     if part:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ckptdoctor.report import numbers
 
+_ROOM = 9.0  # percent of the width that two labels need between them
 _LOG_FROM = 300.0  # largest over smallest value from which a logarithmic axis reads better: two and a half decades
 
 
@@ -56,10 +57,8 @@ def scale_for(values: Iterable[float], start: float, end: float, *, allow_log: b
     if allow_log and low > 0 and high / low >= _LOG_FROM:
         room = (high / low) ** 0.04
         return Scale(max(low / room, 1e-300), min(high * room, 1e300), start, end, log=True)
-    if low == high:
-        room = abs(low) * 0.1 or 1.0
-    else:
-        room = (high / 2 - low / 2) * 0.08  # halves: the difference of two large floats may overflow
+    spread = (high / 2 - low / 2) * 0.16  # halves: the difference of two large floats may overflow
+    room = spread or abs(low) * 0.1 or 1.0
     return Scale(max(low - room, -1e300), min(high + room, 1e300), start, end)
 
 
@@ -92,4 +91,8 @@ def _log_ticks(low: float, high: float, most: int) -> list[float]:
 def counting_ticks(scale: Scale, most: int) -> tuple[Tick, ...]:
     """Ticks at whole numbers."""
     whole = {round(v) for v in _linear_ticks(scale.low, scale.high, most)} or {round(scale.low)}
-    return tuple(Tick(scale.at(v), numbers.number(v)) for v in sorted(whole) if scale.low <= v <= scale.high)
+    ticks = [Tick(scale.at(v), numbers.number(v)) for v in sorted(whole) if scale.low <= v <= scale.high]
+    last = scale.at(scale.high)
+    if scale.high == round(scale.high) and (not ticks or last - ticks[-1].at > _ROOM):
+        ticks.append(Tick(last, numbers.number(round(scale.high))))
+    return tuple(ticks)

@@ -77,7 +77,12 @@ def _term(term: Contribution, unit: float) -> Term:
     length = min(round(abs(term.weight) * unit, 1), BAR) if math.isfinite(term.weight) else BAR
     favours = term.weight >= 0
     return Term(
-        f"{term.weight:+.1f}", BAR if favours else round(BAR - length, 1), length, favours, term.reason, term.finding_id or ""
+        f"{term.weight:+.1f}",
+        BAR if favours else round(BAR - length, 1),
+        length,
+        favours,
+        term.reason,
+        term.finding_id or "",
     )
 
 

@@ -73,7 +73,8 @@ def tensor_table(report: Report) -> TensorTable | None:
     rest = [t for t in tensors if id(t) not in kept]
     bars = LogBars.over(t.rms for t in tensors)
     rows = tuple(_row(t, gradients.get(t.info.path), bars) for t in shown)
-    return TensorTable(rows, len(rest), _summaries(rest), bool(gradients), any(t.sampled for t in tensors))
+    known = any(g.gradient_rms is not None or g.update_ratio is not None for g in gradients.values())
+    return TensorTable(rows, len(rest), _summaries(rest), known, any(t.sampled for t in tensors))
 
 
 def _shown(tensors: list[TensorStats], report: Report) -> list[TensorStats]:

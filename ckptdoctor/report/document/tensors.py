@@ -23,7 +23,6 @@ from ckptdoctor.report.document.kinds import (
     INTEGER,
     REAL,
     TEXT,
-    Anything,
     Choice,
     Field,
     Kind,
@@ -363,5 +362,3 @@ FINGERPRINT = Record(
         ),
     ),
 )
-
-OPTIONS = Anything()

@@ -10,6 +10,7 @@ from ckptdoctor.model import (
     ArrayStats,
     Association,
     AxisNonfinite,
+    Baseline,
     Batches,
     Cause,
     Census,
@@ -444,7 +445,7 @@ def exploding_rnn() -> Report:
     )  # fmt: skip
     heal = tuple(1.4e4 * 0.97**i + 300 for i in range(80))
     finite = tuple(1.4e4 * (1 - 0.001 * i) for i in range(80))
-    fails = tuple(1.4e4 * 10 ** (i * 1.5) for i in range(16)) + (INF,) + (NAN,) * 63
+    fails = tuple(1.4e4 * 10 ** (i * 0.15) for i in range(16)) + (INF,) + (NAN,) * 63
     replay = Replay(
         ReplayStatus.REPRODUCED,
         device="CPU",
@@ -465,6 +466,7 @@ def exploding_rnn() -> Report:
         ),
         records=records,
         layer_names=("simple_rnn", "dense"),
+        baseline=Baseline("last_healthy", paths[11], 16, True, fails[:17]),
         activity=(
             LayerActivity("simple_rnn", "SimpleRNN", "relu", TensorGlimpse("simple_rnn", (32, 100), "float32", 0, 0.0, 4.4e6), 0.31, None, 9.1e5, -2e6, 4.4e6, 310.0),
             LayerActivity("dense", "Dense", "linear", TensorGlimpse("dense", (32, 1), "float32", 0, -8e6, 7e6), None, None, 4.2e6, None, None, 2.2),
