@@ -6,6 +6,7 @@ beside it, pandas' `to_json` (columns, records, index, split), and a list of rec
 
 from __future__ import annotations
 
+import math
 import re
 from array import array
 from collections.abc import Iterator
@@ -129,7 +130,7 @@ class _History:
                 values = found.setdefault(kind, array("d"))
                 number = to_number(text)
                 if number is not None and len(values) < MAX_AXIS:
-                    values.append(number)
+                    values.append(number if math.isfinite(number) else float(len(values)))
         for kind in ("step", "epoch", "batch"):
             if kind in found and not (kind == "epoch" and "batch" in found):
                 self.axis, self.axis_kind = found[kind], kind

@@ -115,12 +115,8 @@ def read_mlflow_sqlite(path: str) -> TrainingLog:
         LogError: not such a database, damaged, or too slow to read.
     """
     log = LogBuilder(path, "mlflow-sqlite")
-    uri = f"file:{quote(str(Path(path).absolute()))}?mode=ro&immutable=1"
     try:
-        with contextlib.closing(sqlite3.connect(uri, uri=True)) as database:
-            until = time.monotonic() + MAX_SECONDS
-            database.set_progress_handler(lambda: time.monotonic() > until, 100_000)
-            database.text_factory = lambda raw: raw.decode("utf-8", "replace")
+        with _opened(path) as database:
             _read_database(database, path, log)
     except (sqlite3.Error, OverflowError, ValueError) as error:
         raise LogError(f"expected an MLflow database, found one that SQLite cannot read ({error}): {path}") from error
@@ -130,11 +126,21 @@ def read_mlflow_sqlite(path: str) -> TrainingLog:
 def has_metrics_table(path: str) -> bool:
     """Whether an SQLite file has MLflow's table of metrics."""
     try:
-        uri = f"file:{quote(str(Path(path).absolute()))}?mode=ro&immutable=1"
-        with contextlib.closing(sqlite3.connect(uri, uri=True)) as database:
+        with _opened(path) as database:
             return _is_plain_table(database)
-    except sqlite3.Error:
+    except (sqlite3.Error, ValueError):
         return False
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[sqlite3.Connection]:
+    """A database that is read only, leaves no files beside it, and gives up after `MAX_SECONDS`."""
+    uri = f"file:{quote(str(Path(path).absolute()))}?mode=ro&immutable=1"
+    with contextlib.closing(sqlite3.connect(uri, uri=True)) as database:
+        until = time.monotonic() + MAX_SECONDS
+        database.set_progress_handler(lambda: time.monotonic() > until, 100_000)
+        database.text_factory = lambda raw: raw.decode("utf-8", "replace")
+        yield database
 
 
 def _is_plain_table(database: sqlite3.Connection) -> bool:
