@@ -111,6 +111,9 @@ def _fill(
             content.order[owner] = group.address
     told = {p.message for p in content.problems}
     for dataset in tree.datasets:
+        owner = dataset.path.rpartition("/vars/")[0]
+        if owner in content.order:  # libhdf5 reuses freed space for small things: the latest address tells the time
+            content.order[owner] = max(content.order[owner], dataset.address)
         raw = _raw(dataset, window, child, chunks.get(dataset.path))
         content.tensors.append(raw)
         if raw.problem is None:

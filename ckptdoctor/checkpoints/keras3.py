@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from ckptdoctor.checkpoints.contract import Span, StoredTensor
 from ckptdoctor.checkpoints.dtypes import is_known
 from ckptdoctor.checkpoints.layers import STATES, STATISTICS, ConfigLayer, quantization_mode, variable_names
-from ckptdoctor.checkpoints.naming import INTERNAL_ORDER, Naming, Place
-from ckptdoctor.checkpoints.slots import Block, SlotMeaning, TrainVar, assign, optimizer_hint
+from ckptdoctor.checkpoints.naming import Naming, Place
+from ckptdoctor.checkpoints.slots import SlotMeaning, assign, optimizer_hint
+from ckptdoctor.checkpoints.trainables import Built, Owned, Unit, arrange, blocks_of
 from ckptdoctor.model import JsonObject, Missing, Role, TensorInfo
 
 Chunks = Callable[[], Iterator[bytes | memoryview]]
@@ -60,6 +61,8 @@ def describe(
     root: ConfigLayer | None,
     compile_config: JsonObject | Missing,
     order: Mapping[str, int],
+    *,
+    partial: bool = False,
 ) -> list[StoredTensor]:
     """Name every tensor of the Keras 3 layout.
 
@@ -69,6 +72,7 @@ def describe(
         root: configuration, or None.
         compile_config: as saved.
         order: when each group was saved, by path; groups absent here come last.
+        partial: True where the file is damaged, so that variables may be missing.
 
     Returns:
         Layers in the order of the configuration (else of saving), then metrics, then the optimizer.
@@ -87,14 +91,13 @@ def describe(
             optimizers.append(owner)
         else:
             owner.place = naming.place(group)
-            weights.append((owner, _infos(owner, owner.place)))
-    ranks = _ranks(root)
-    weights.sort(key=lambda w: _position(w[0], ranks))
-    found = [tensor(raw, info) for owner, infos in weights for raw, info in zip(owner.tensors, infos, strict=True)]
+            weights.append((owner, _infos(owner, owner.place, partial=partial)))
+    units = arrange([Owned(o.group, o.first, o.place, i) for o, i in weights if o.place is not None], root)
+    by_path = {raw.path: raw for owner, _ in weights for raw in owner.tensors}
+    found = [tensor(by_path[info.path], info) for unit in units for info in unit.infos]
     found.sort(key=lambda t: t.info.role is Role.METRIC)
-    blocks = _blocks(weights, root)
     for owner in sorted(optimizers, key=lambda o: o.group.count("/")):
-        found.extend(_optimizer(owner, optimizers, names, compile_config, blocks))
+        found.extend(_optimizer(owner, optimizers, names, compile_config, units))
     return found
 
 
@@ -122,11 +125,14 @@ def _natural(name: str) -> tuple[int, int, str]:
     return (0, int(name), "") if name.isdigit() and len(name) < 10 else (1, 0, name)
 
 
-def _infos(owner: _Owner, place: Place) -> list[TensorInfo]:
+def _infos(owner: _Owner, place: Place, *, partial: bool) -> list[TensorInfo]:
     tensors = owner.tensors
     last = [t.path.rpartition("/")[2] for t in tensors]
-    numbered = all(n == str(i) for i, n in enumerate(last))
-    names = variable_names(place.class_name, place.config, [t.shape for t in tensors], [t.dtype for t in tensors])
+    numbered = all(n.isdigit() and len(n) < 6 for n in last)
+    numbers = [int(n) for n in last] if numbered and partial else None
+    numbered = numbered and (partial or last == [str(i) for i in range(len(last))])
+    shapes, dtypes = [t.shape for t in tensors], [t.dtype for t in tensors]
+    names = variable_names(place.class_name, place.config, shapes, dtypes, numbers=numbers)
     if place.class_name == "SeedGenerator" and len(tensors) == 1:
         names = ["seed_generator_state"]
     if not numbered:
@@ -141,7 +147,9 @@ def _infos(owner: _Owner, place: Place) -> list[TensorInfo]:
             trainable = False if place.frozen else None
         if role is Role.WEIGHT and name == "kernel" and place.lora_rank:
             trainable = False
-        dtype = "int4" if packed and raw.dtype == "int8" else raw.dtype
+        dtype = "int4" if packed and raw.dtype == "int8" and role is Role.WEIGHT else raw.dtype
+        if role is Role.WEIGHT and _INTEGERS.match(raw.dtype):
+            trainable = False  # quantised: no gradient reaches an integer
         variable = f"{place.within}/{name}" if place.within else name
         infos.append(
             TensorInfo(
@@ -167,108 +175,12 @@ def _role(name: str, dtype: str) -> Role:
     return Role.WEIGHT
 
 
-def _ranks(root: ConfigLayer | None) -> dict[str, int]:
-    return {} if root is None else {layer.name: i for i, layer in enumerate(root.leaves())}
-
-
-def _position(owner: _Owner, ranks: Mapping[str, int]) -> tuple[int, int, tuple[int, ...], int]:
-    """Layers of the configuration by its order, the model's own variables before, all others by saving."""
-    place = owner.place
-    assert place is not None
-    if place.layer is None:
-        return (0, 0, (), owner.first)
-    rank = None if place.owner is None else ranks.get(place.owner.name)
-    internal = tuple(
-        INTERNAL_ORDER.get(p, len(INTERNAL_ORDER)) for p in owner.group[len(place.layer_path) :].split("/") if p
-    )
-    return (1 if rank is not None else 2, rank if rank is not None else 0, internal, owner.first)
-
-
-# --- optimizer -------------------------------------------------------------------------------------
-
-
-def _blocks(weights: Sequence[tuple[_Owner, list[TensorInfo]]], root: ConfigLayer | None) -> list[Block]:
-    """The model's trainable variables in the optimizer's order, as far as it is known.
-
-    With a configuration that lists layers, layers come in its order. A file that holds nothing but `layers/…` lists
-    them in the order of saving. What lies inside a user's own layer or model may come in any order among itself.
-    """
-    listed = root is not None and bool(root.layers)
-    plain = all(
-        o.group == "" or o.group.split("/", 1)[0] in ("layers", "_layer_checkpoint_dependencies", *_METRICS)
-        for o, _ in weights
-    )
-    ordered = listed or (root is None and plain)
-    blocks: list[Block] = []
-    rank = 0
-    previous: str | None = None
-    for owner, infos in weights:
-        place = owner.place
-        assert place is not None
-        variables, certain = _trainables(infos, place)
-        key = _order_key(owner, place, ordered=ordered)
-        if key != previous or key is None:
-            rank += 1
-        previous = key
-        blocks.append(Block(tuple(variables), certain, rank))
-    return blocks
-
-
-def _order_key(owner: _Owner, place: Place, *, ordered: bool) -> str | None:
-    """Blocks of one key may stand in any order; None stands alone."""
-    if place.layer is None:
-        return None
-    if not ordered:
-        return "" if not place.within else f"in {place.layer_path}"
-    if place.owner is None:
-        depth = owner.group.split("/")
-        inside = [i for i, part in enumerate(depth) if part in ("layers", "_layer_checkpoint_dependencies")]
-        top = "/".join(depth[: inside[-1] + 2]) if inside else depth[0]
-        return None if top == owner.group or place.within else f"under {top}"
-    return None
-
-
-def _trainables(infos: Sequence[TensorInfo], place: Place) -> tuple[list[TrainVar], int]:
-    """A layer's trainable variables, and how many of them are so for certain."""
-    if place.frozen:
-        return [], 0
-    variables: list[TrainVar] = []
-    certain = 0
-    for info in infos:
-        if info.role is not Role.WEIGHT:
-            continue
-        bare = info.variable.rpartition("/")[2]
-        if place.lora_rank and bare in ("kernel", "embeddings"):
-            continue
-        variables.append(TrainVar(info.path, info.layer, info.layer_path, info.variable, info.shape))
-        certain += 0 if info.variable.startswith("vars/") or "/vars/" in info.variable else 1
-    if place.lora_rank:
-        pair = _lora_pair(infos, place.lora_rank)
-        variables.extend(pair)
-        certain += len(pair)
-    return variables, certain
-
-
-def _lora_pair(infos: Sequence[TensorInfo], rank: int) -> list[TrainVar]:
-    """The two factors that train in place of a kernel; a file holds them merged, only their slots remain."""
-    for info in infos:
-        bare = info.variable.rpartition("/")[2]
-        if bare in ("kernel", "embeddings") and len(info.shape) >= 2:
-            first = (*info.shape[:-1], rank)
-            second = (rank, info.shape[-1])
-            return [
-                TrainVar(None, info.layer, info.layer_path, f"lora_{bare}_a", first),
-                TrainVar(None, info.layer, info.layer_path, f"lora_{bare}_b", second),
-            ]
-    return []
-
-
 def _optimizer(
     owner: _Owner,
     optimizers: Sequence[_Owner],
     names: Mapping[str, str],
     compile_config: JsonObject | Missing,
-    blocks: Sequence[Block],
+    units: Sequence[Unit],
 ) -> list[StoredTensor]:
     inner = owner.group.endswith("/inner_optimizer")
     has_inner = any(o.group == f"{owner.group}/inner_optimizer" for o in optimizers)
@@ -281,10 +193,12 @@ def _optimizer(
     shapes = [t.shape for t in owner.tensors]
     integral = [bool(_INTEGERS.match(t.dtype)) for t in owner.tensors]
     numbered = all(t.path.endswith(f"/vars/{i}") for i, t in enumerate(owner.tensors))
-    meanings = assign(shapes, integral, hint, blocks) if numbered else [SlotMeaning(None, None, None) for _ in shapes]
-    if meanings and not any(m.weight for m in meanings):
-        frozen_too = [replace(b, certain=0) for b in blocks]
-        meanings = assign(shapes, integral, hint, frozen_too) if numbered else meanings
+    meanings = [SlotMeaning(None, None, None)] * len(shapes)
+    if numbered:
+        for built in Built:
+            meanings = assign(shapes, integral, hint, blocks_of(units, built))
+            if any(m.weight is not None for m in meanings):
+                break
     return [
         tensor(raw, slot_info(raw, meaning, inner=inner)) for raw, meaning in zip(owner.tensors, meanings, strict=True)
     ]

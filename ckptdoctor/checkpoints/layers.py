@@ -133,7 +133,7 @@ _PLAIN: dict[str, tuple[str, ...]] = {
     "BatchNormalization": (*_SCALE, "moving_mean", "moving_variance"),
     "SyncBatchNormalization": (*_SCALE, "moving_mean", "moving_variance"),
     "Normalization": ("mean", "variance", "count"),
-    "SpectralNormalization": ("vector_u",),
+    "SpectralNormalization": ("wrapped_kernel", "vector_u"),
     "PReLU": ("alpha",),
     "Attention": ("scale", "concat_score_weight"),
     "AdditiveAttention": ("scale",),
@@ -181,6 +181,7 @@ STATES = frozenset(
     {
         "count",
         "vector_u",
+        "wrapped_kernel",  # the same variable as the wrapped layer's kernel, stored a second time
         "seed_generator_state",
         "seed",
         "kernel_scale",
@@ -237,7 +238,12 @@ _FLOAT8_STATE = (
 
 
 def variable_names(
-    class_name: str | None, config: JsonObject | None, shapes: Sequence[tuple[int, ...]], dtypes: Sequence[str]
+    class_name: str | None,
+    config: JsonObject | None,
+    shapes: Sequence[tuple[int, ...]],
+    dtypes: Sequence[str],
+    *,
+    numbers: Sequence[int] | None = None,
 ) -> list[str]:
     """Names of a layer's numbered variables, in order.
 
@@ -245,18 +251,24 @@ def variable_names(
         class_name: Keras class, None where unknown.
         config: the layer's configuration, None where the file has none.
         shapes, dtypes: of the stored variables, in order.
+        numbers: their numbers, where a damaged file may lack some of them.
 
     Returns:
         As many names as shapes; `vars/<i>` where the class does not settle them.
     """
     count = len(shapes)
-    numbered = [f"vars/{i}" for i in range(count)]
+    numbered = [f"vars/{i}" for i in (numbers if numbers is not None else range(count))]
     if class_name is None or class_name not in _PLAIN:
         return numbered
+    if class_name == "SpectralNormalization" and config is not None:
+        config = None  # its own variables do not depend on it
+    partial: list[str] | None = None
     for names in _candidates(class_name, config, dtypes):
-        if len(names) == count and len(set(names)) == count:
+        if len(names) == count and (numbers is None or list(numbers) == list(range(count))):
             return list(names)
-    return numbered
+        if partial is None and numbers is not None and all(i < len(names) for i in numbers):
+            partial = [names[i] for i in numbers]
+    return partial if partial is not None else numbered
 
 
 def _candidates(class_name: str, config: JsonObject | None, dtypes: Sequence[str]) -> Iterator[Sequence[str]]:
@@ -275,7 +287,8 @@ def _candidates(class_name: str, config: JsonObject | None, dtypes: Sequence[str
         if config is not None and config.get("renorm"):
             yield [*scale, *moving, "moving_stddev", "renorm_mean", "renorm_stddev"]
         yield [*scale, *moving]
-        if len(dtypes) == 2:
+        if config is None:
+            yield ["vars/0", *moving]  # gamma or beta: nothing tells which
             yield moving
         return
     if plain is _SCALE:

@@ -175,6 +175,8 @@ def weight_info(
     frozen = config.frozen if config is not None else (False if model is not None else None)
     current = config
     within: list[str] = []
+    wrapped = _wrapped_name(config)
+    stacked = any(part.startswith("stacked_rnn_cells") for part in inside)
     for part in inside:
         nested = None if current is None else next((c for c in current.layers if c.own == part), None)
         if nested is not None and not within:
@@ -182,7 +184,9 @@ def weight_info(
             continue
         if current is not None and current.layers and not within:
             continue  # the nested model's own name between: Keras writes it in some versions
-        step = _internal(part)
+        step = "" if part == wrapped else _internal(part)
+        if stacked:  # several cells: their names tell them apart
+            step = "cells" if part.startswith("stacked_rnn_cells") else part
         if step is not None or (current is not None and not current.layers):
             within.extend([step if step is not None else part] if step != "" else [])
         elif config is None and not within:
@@ -196,6 +200,14 @@ def weight_info(
     trainable = False if role is not Role.WEIGHT or frozen else (None if frozen is None else True)
     full = "/".join((*within, variable))
     return TensorInfo(raw.path, shown, group, full, role, raw.shape, raw.dtype, raw.nbytes, trainable=trainable)
+
+
+def _wrapped_name(config: ConfigLayer | None) -> str | None:
+    """Name of the one layer inside a `TimeDistributed` or its like."""
+    raw = None if config is None or config.class_name == "Bidirectional" else config.config.get("layer")
+    inner = raw.get("config") if isinstance(raw, Mapping) else None
+    name = inner.get("name") if isinstance(inner, Mapping) else None
+    return name if isinstance(name, str) else None
 
 
 def _internal(part: str) -> str | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ckptdoctor.checkpoints.layers import ConfigLayer, class_of, snake_case
 from ckptdoctor.model import JsonObject
@@ -53,6 +53,7 @@ class Place:
         within: variable prefix inside the layer (`query`, `forward`), "" for its own variables.
         frozen: True where the configuration says so; None without configuration.
         owner: the user-visible layer in the configuration, None where it is not listed there.
+        anchor: that layer, or the nearest one around it that the configuration lists.
         metric: accumulates a metric.
         internal: a part of one of Keras' own layers.
     """
@@ -64,6 +65,7 @@ class Place:
     within: str = ""
     frozen: bool | None = None
     owner: ConfigLayer | None = None
+    anchor: ConfigLayer | None = None
     metric: bool = False
     internal: bool = False
 
@@ -131,15 +133,15 @@ class Naming:
         if owner is not None and owner.layers and above.rpartition("/")[2] in CONTAINERS:
             layer = self._match(above, owner).get(part)
             if layer is not None:
-                return Place(layer.name, path, layer.class_name, layer.config, frozen=layer.frozen, owner=layer)
+                return Place(
+                    layer.name, path, layer.class_name, layer.config, frozen=layer.frozen, owner=layer, anchor=layer
+                )
         if parent.layer is not None and (parent.internal or part in INTERNALS):
             return self._internal(parent, path, part)
         return self._unlisted(parent, path, part)
 
     def _container(self, parent: Place) -> Place:
-        return Place(
-            parent.layer, parent.layer_path, None, None, parent.within, parent.frozen, None, internal=parent.internal
-        )
+        return replace(parent, class_name=None, config=None, owner=None)
 
     def _internal(self, parent: Place, path: str, part: str) -> Place:
         """A layer inside one of Keras' own layers: its variables belong to that layer."""
@@ -170,6 +172,7 @@ class Naming:
             within,
             parent.frozen,
             parent.owner,
+            parent.anchor,
             parent.metric,
             internal=True,
         )
@@ -181,10 +184,10 @@ class Naming:
         metric = parent.metric or bool(_METRIC_NAMES.search(part)) or (class_name is None and part in _METRIC_CLASSES)
         if name is None and self._names and path not in self._owners:
             # Since Keras 3.6 every layer has a name, so this is a list or dict of layers.
-            return Place(parent.layer, parent.layer_path, None, None, frozen=parent.frozen, metric=metric)
+            return replace(parent, class_name=None, config=None, owner=None, metric=metric)
         own = name if name is not None else part
         layer = own if parent.layer is None else f"{parent.layer}/{own}"
-        return Place(layer, path, class_name, None, frozen=parent.frozen, metric=metric)
+        return Place(layer, path, class_name, None, frozen=parent.frozen, anchor=parent.anchor, metric=metric)
 
     def _class_from_name(self, path: str) -> str | None:
         name = self._names.get(path)

@@ -8,10 +8,11 @@ trainable variables. A layout is only believed where every shape agrees; what re
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ckptdoctor.checkpoints.layers import snake_case
 from ckptdoctor.model import JsonObject, Missing
 
 Shape = tuple[int, ...]
@@ -31,6 +32,7 @@ _GROUPS: dict[str, Groups] = {
     "Lion": (("momentum",),),
     "RMSprop": (("velocity",),),
     "SGD": (),
+    "Adafactor": (("row_mean", "column_mean", "velocity"),),
 }
 # Optimizers whose options add rounds: how the file looks with each, tried where the configuration is silent.
 _OPTIONS: dict[str, tuple[tuple[str, str, str], ...]] = {  # option, test, slot
@@ -42,21 +44,13 @@ _OPTIONS: dict[str, tuple[tuple[str, str, str], ...]] = {  # option, test, slot
 _SEARCH_STEPS = 20_000  # steps of the search for an order of layers; a model whose order is known takes one a layer
 _MOST_SOLUTIONS = 16  # more ways than this tell nothing about any weight
 _AUTOMATIC = re.compile(r"_\d+$")
-_CLASS_OF_NAME = {
-    "adam": "Adam",
-    "adamw": "AdamW",
-    "nadam": "Nadam",
-    "lamb": "Lamb",
-    "adamax": "Adamax",
-    "adagrad": "Adagrad",
-    "adadelta": "Adadelta",
-    "ftrl": "Ftrl",
-    "lion": "Lion",
-    "rmsprop": "RMSprop",
-    "sgd": "SGD",
-    "muon": "Muon",
-    "adafactor": "Adafactor",
-    "loss_scale_optimizer": "LossScaleOptimizer",
+_CLASS_OF_NAME = {snake_case(name): name for name in (*_GROUPS, "Muon", "Adafactor", "LossScaleOptimizer")} | {
+    name.lower(): name for name in _GROUPS
+}
+# Slots that are not shaped like their weight: Adafactor keeps means over the last and the last but one axis.
+_FACTORED: dict[str, Callable[[Shape], Shape]] = {
+    "row_mean": lambda shape: shape[:-1] if len(shape) > 1 else (),
+    "column_mean": lambda shape: (*shape[:-2], shape[-1]) if len(shape) > 1 else (),
 }
 
 
@@ -77,12 +71,12 @@ class Block:
 
     Attributes:
         variables: in order.
-        certain: how many of them are trainable for sure; the rest may or may not be.
+        counts: how many of them, from the front, the optimizer may hold slots for; ascending.
         rank: blocks of one rank may stand in any order among each other; ranks ascend.
     """
 
     variables: tuple[TrainVar, ...]
-    certain: int
+    counts: tuple[int, ...]
     rank: int
 
 
@@ -145,10 +139,12 @@ def assign(
         One meaning each. Slots whose weight is not certain have `weight` None; those whose round is not certain have
         `slot` None too.
     """
-    readings = [r for head in _heads(shapes, integral, hint) for r in _read(shapes, head, hint, blocks)]
-    complete = [r for r in readings if any(m.weight is not None for m in r)] or readings
-    if complete:
-        return _agreement(complete)
+    for unusual in (False, True):
+        heads = _heads(shapes, integral, hint)
+        readings = [r for head in heads for r in _read(shapes, head, hint, blocks, unusual=unusual)]
+        complete = [r for r in readings if any(m.weight is not None for m in r)] or readings
+        if complete:
+            return _agreement(complete)
     head = next(_heads(shapes, integral, hint), [])
     return [
         SlotMeaning(head[i], None, None) if i < len(head) else SlotMeaning(None, None, None) for i in range(len(shapes))
@@ -193,8 +189,12 @@ def _with_rate(head: list[str], scalars: int, integral: Sequence[bool], hint: Op
         yield head
 
 
-def _layouts(hint: OptimizerHint) -> Iterator[tuple[Groups, tuple[str, ...]]]:
-    """Possible rounds of slots, and scalars behind them."""
+def _layouts(hint: OptimizerHint, *, unusual: bool = False) -> Iterator[tuple[Groups, tuple[str, ...]]]:
+    """Possible rounds of slots, and scalars behind them.
+
+    Args:
+        unusual: without configuration, suppose moving averages or gradient accumulation instead of their absence.
+    """
     tail: tuple[str, ...] = ("u_product",) if hint.class_name == "Nadam" else ()
     config = hint.config
     base = _GROUPS.get(hint.class_name) if hint.class_name is not None else None
@@ -203,8 +203,8 @@ def _layouts(hint: OptimizerHint) -> Iterator[tuple[Groups, tuple[str, ...]]]:
         before: Groups = (("average",),) if config.get("use_ema") else ()
         steps = config.get("gradient_accumulation_steps")
         prefixes = [(*before, ("gradient_accumulator",))] if steps else [before]
-    elif hint.class_name is not None:
-        prefixes = [(), (("average",),), (("gradient_accumulator",),), (("average",), ("gradient_accumulator",))]
+    elif hint.class_name is not None and unusual:
+        prefixes = [(("average",),), (("gradient_accumulator",),), (("average",), ("gradient_accumulator",))]
     if base is None:
         if hint.class_name is None:
             for count in (2, 1, 3, 4):
@@ -233,10 +233,13 @@ def _is_set(value: Any, test: str) -> bool:
 
 
 def _read(
-    shapes: Sequence[Shape], head: list[str], hint: OptimizerHint, blocks: Sequence[Block]
+    shapes: Sequence[Shape], head: list[str], hint: OptimizerHint, blocks: Sequence[Block], *, unusual: bool
 ) -> Iterator[list[SlotMeaning]]:
     """Readings of the whole list that are consistent in themselves and with the model."""
-    for groups, tail in _layouts(hint):
+    if hint.class_name == "Muon":
+        yield from _read_muon(shapes, head, hint, blocks)
+        return
+    for groups, tail in _layouts(hint, unusual=unusual):
         for variant in _variants(groups):
             count = sum(len(g) for g in variant)
             body = len(shapes) - len(head) - len(tail)
@@ -261,10 +264,38 @@ def _read(
             break  # an interleaved reading that fits is not doubted by a grouped one
 
 
+def _read_muon(
+    shapes: Sequence[Shape], head: list[str], hint: OptimizerHint, blocks: Sequence[Block]
+) -> Iterator[list[SlotMeaning]]:
+    """Muon keeps a velocity beside the momentum only for the weights that it leaves to AdamW: vectors always."""
+    weights = [v for b in blocks for v in b.variables] if all(len(b.counts) == 1 for b in blocks) else []
+    if not weights or len({b.rank for b in blocks}) != len(blocks):
+        return
+    before = [SlotMeaning(name, None, None) for name in head]
+    for slot, on in (("average", "use_ema"), ("gradient_accumulator", "gradient_accumulation_steps")):
+        if hint.config is not None and hint.config.get(on):
+            before.extend(SlotMeaning(None, slot, weight) for weight in weights)
+    # Ways to lay the weights so far, by the position they end at; two are enough to know that it is not certain.
+    reached: dict[int, list[tuple[int, ...]]] = {len(before): [()]}
+    for weight in weights:
+        following: dict[int, list[tuple[int, ...]]] = {}
+        for at, ways in reached.items():
+            for count in (2,) if not 2 <= len(weight.shape) <= 4 else (1, 2):
+                if tuple(shapes[at : at + count]) == (weight.shape,) * count:
+                    known = following.setdefault(at + count, [])
+                    known.extend((*way, count) for way in ways[: 2 - len(known)])
+        reached = following
+    ways = reached.get(len(shapes), [])
+    if len(ways) == 1:
+        slots = ("momentum", "velocity")
+        body = [SlotMeaning(None, slots[i], w) for w, n in zip(weights, ways[0], strict=True) for i in range(n)]
+        yield before + body
+
+
 def _variants(groups: Groups) -> Iterator[Groups]:
     """As Keras interleaves them, then each slot in a round of its own."""
     yield groups
-    if any(len(g) > 1 for g in groups):
+    if any(len(g) > 1 and not any(name in _FACTORED for name in g) for g in groups):
         yield tuple((name,) for g in groups for name in g)
 
 
@@ -277,11 +308,14 @@ def _slots_of(
     at = start
     for group in groups:
         width = len(group)
-        own = [shapes[at + i * width] for i in range(weights)]
+        like = next(j for j, slot in enumerate(group) if slot not in _FACTORED)
+        own = [shapes[at + i * width + like] for i in range(weights)]
         for i in range(weights):
-            if any(shapes[at + i * width + j] != own[i] for j in range(1, width)):
-                return None
-            names.extend((slot, i) for slot in group)
+            for j, slot in enumerate(group):
+                factor = _FACTORED.get(slot)
+                if shapes[at + i * width + j] != (own[i] if factor is None else factor(own[i])):
+                    return None
+                names.append((slot, i))
         if references is not None and own != references:
             return None
         references = own
@@ -300,8 +334,8 @@ def align(references: Sequence[Shape], blocks: Sequence[Block]) -> list[TrainVar
     for block in blocks:
         if block.variables:
             ranks.setdefault(block.rank, []).append(block)
-    most = sum(len(b.variables) for b in blocks)
-    least = sum(b.certain for b in blocks)
+    most = sum(b.counts[-1] for b in blocks)
+    least = sum(b.counts[0] for b in blocks)
     if not least <= total <= most:
         return None
     search = _Search(references, [ranks[r] for r in sorted(ranks)])
@@ -321,7 +355,7 @@ class _Kind:
     """Blocks of one rank that look alike."""
 
     shapes: tuple[Shape, ...]
-    certain: int
+    counts: tuple[int, ...]
     blocks: tuple[Block, ...]
 
 
@@ -363,7 +397,7 @@ class _Search:
             if not left[i]:
                 continue
             rest = (*left[:i], left[i] - 1, *left[i + 1 :])
-            for count in range(kind.certain, len(kind.shapes) + 1):
+            for count in kind.counts:
                 if self.references[at : at + count] == kind.shapes[:count]:
                     single = len(kind.blocks) == 1
                     known = kind.blocks[0].variables[:count] if single else (None,) * count
@@ -371,10 +405,10 @@ class _Search:
 
 
 def _kinds(blocks: list[Block]) -> list[_Kind]:
-    found: dict[tuple[tuple[Shape, ...], int], list[Block]] = {}
+    found: dict[tuple[tuple[Shape, ...], tuple[int, ...]], list[Block]] = {}
     for block in blocks:
-        found.setdefault((tuple(v.shape for v in block.variables), block.certain), []).append(block)
-    return [_Kind(shapes, certain, tuple(alike)) for (shapes, certain), alike in found.items()]
+        found.setdefault((tuple(v.shape for v in block.variables), block.counts), []).append(block)
+    return [_Kind(shapes, counts, tuple(alike)) for (shapes, counts), alike in found.items()]
 
 
 def _unroll(laid: tuple[Any, ...]) -> list[TrainVar | None]:
