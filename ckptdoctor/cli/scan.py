@@ -308,7 +308,7 @@ def _total(work: Scan, paths: tuple[str, ...], options: ScanOptions) -> list[int
 
     Returns a list that holds the total once it is known; None where counting would cost requests or paths come one by one.
     """
-    from ckptdoctor.scanner.remote import is_url
+    from ckptdoctor.scanner.urls import is_url
     from ckptdoctor.scanner.walk import Candidate, Trouble, walk
 
     if not sys.stderr.isatty() or any(is_url(path) for path in paths):

@@ -16,7 +16,7 @@ from ckptdoctor.rules.registry import all_rules
 
 def suite(report) -> ET.Element:
     root = ET.fromstring(render(report, "junit"))
-    assert "testsuites" == root.tag
+    assert root.tag == "testsuites"
     return root[0]
 
 
@@ -30,7 +30,7 @@ def test_junit_counts_what_it_holds(name):
 
 def test_junit_has_a_case_for_every_rule():
     names = {case.get("name") for case in suite(healthy()).findall("testcase")}
-    assert [] == [r.code for r in all_rules() if f"{r.code} {r.name}" not in names]
+    assert [r.code for r in all_rules() if f"{r.code} {r.name}" not in names] == []
 
 
 def test_junit_fails_where_the_verdict_is_sick():
@@ -40,22 +40,24 @@ def test_junit_fails_where_the_verdict_is_sick():
 
 
 def test_junit_has_no_failure_where_nothing_is_wrong():
-    assert [] == suite(healthy()).findall("testcase/failure")
+    assert suite(healthy()).findall("testcase/failure") == []
 
 
 def test_junit_calls_an_unreadable_file_an_error():
-    assert "unreadable" == suite(unreadable()).find("testcase[@name='verdict']/error").get("type")
+    assert suite(unreadable()).find("testcase[@name='verdict']/error").get("type") == "unreadable"
 
 
 def test_junit_tells_skipped_and_crashed_rules_apart():
     cases = suite(nothing_known())
     assert "needs logs: no training log was found" in {s.get("message") for s in cases.findall("testcase/skipped")}
-    assert ["ZeroDivisionError: division by zero"] == [e.text for e in cases.findall("testcase/error")]
+    assert [e.text for e in cases.findall("testcase/error")] == ["ZeroDivisionError: division by zero"]
 
 
 def test_junit_shows_hostile_names_as_text():
     root = ET.fromstring(render(hostile(), "junit"))
-    assert {"testsuites", "testsuite", "testcase", "failure", "error", "skipped", "system-out"} >= {e.tag for e in root.iter()}
+    assert {"testsuites", "testsuite", "testcase", "failure", "error", "skipped", "system-out"} >= {
+        e.tag for e in root.iter()
+    }
     assert any("<script>alert(1)</script>" in (e.text or "") for e in root.iter())
 
 
@@ -69,11 +71,13 @@ def test_every_annotation_is_one_command(name):
 
 
 def test_the_verdict_is_the_first_annotation():
-    assert render(exploding_rnn(), "github").startswith("::error title=ckptdoctor%3A sick%2C exploding_gradients (confirmed)::rnn: ")
+    assert render(exploding_rnn(), "github").startswith(
+        "::error title=ckptdoctor%3A sick%2C exploding_gradients (confirmed)::rnn: "
+    )
 
 
 def test_annotations_are_few_enough_to_be_shown():
-    assert 50 == render(large(400), "github").count("\n")
+    assert render(large(400), "github").count("\n") == 50
 
 
 def test_a_log_line_cannot_become_a_command():

@@ -35,7 +35,18 @@ DESIGN = {
     "log": ["source", "metrics", "first_nonfinite"],
     "batches": ["source", "count", "inputs", "targets"],
     "replay": ["status", "reason", "device", "from_checkpoint", "mode", "steps", "first_bad", "experiments"],
-    "findings": ["id", "rule", "severity", "confidence", "layer", "variable", "message", "measured", "threshold", "unit"],
+    "findings": [
+        "id",
+        "rule",
+        "severity",
+        "confidence",
+        "layer",
+        "variable",
+        "message",
+        "measured",
+        "threshold",
+        "unit",
+    ],
     "skipped": ["rule", "reason"],
 }
 
@@ -71,11 +82,11 @@ def test_a_wrong_document_does_not_validate():
 def test_the_sections_have_the_members_of_the_design(section):
     value = parsed(nan_feature())[section]
     found = value[0] if isinstance(value, list) else value
-    assert [] == [name for name in DESIGN[section] if name not in found]
+    assert [name for name in DESIGN[section] if name not in found] == []
 
 
 def test_failures_name_the_rule_and_the_error():
-    assert [{"rule": "CKD103", "error": "ZeroDivisionError: division by zero"}] == parsed(nothing_known())["failures"]
+    assert parsed(nothing_known())["failures"] == [{"rule": "CKD103", "error": "ZeroDivisionError: division by zero"}]
 
 
 def test_the_document_is_ascii_and_free_of_control_characters():
@@ -86,11 +97,15 @@ def test_the_document_is_ascii_and_free_of_control_characters():
 
 def test_nonfinite_numbers_are_strings():
     replay = parsed(nan_feature())["replay"]
-    assert "NaN" == replay["records"][2]["loss"]
-    assert ["NaN", "Infinity", "-Infinity"] == [Real().encode(v, "", Gaps()) for v in (NAN, math.inf, -math.inf)]
+    assert replay["records"][2]["loss"] == "NaN"
+    assert [Real().encode(v, "", Gaps()) for v in (NAN, math.inf, -math.inf)] == ["NaN", "Infinity", "-Infinity"]
 
 
-@given(st.recursive(st.none() | st.floats() | st.text() | st.integers(), lambda v: st.lists(v) | st.dictionaries(st.text(), v)))
+@given(
+    st.recursive(
+        st.none() | st.floats() | st.text() | st.integers(), lambda v: st.lists(v) | st.dictionaries(st.text(), v)
+    )
+)
 def test_any_value_of_a_strangers_becomes_strict_json(value):
     text = dumps(Anything().encode(value, "", Gaps()))
     json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
@@ -105,7 +120,7 @@ def test_file_names_that_are_no_utf8_are_shown_by_their_bytes():
     report = nan_feature()
     files = dataclasses.replace(report.evidence.files, path="run\udcff/x")
     report = dataclasses.replace(report, evidence=dataclasses.replace(report.evidence, files=files))
-    assert "run\\xff/x" == parsed(report)["subject"]["path"]
+    assert parsed(report)["subject"]["path"] == "run\\xff/x"
 
 
 @pytest.mark.parametrize("part", ["model", "optimizer", "timeline", "log", "batches", "replay"])
@@ -134,7 +149,10 @@ def test_the_timeline_names_checkpoints_by_path():
 
 
 def test_a_run_and_a_checkpoint_are_told_apart():
-    assert ("run", "checkpoint") == (parsed(nan_feature())["subject"]["kind"], parsed(nothing_known())["subject"]["kind"])
+    assert (
+        parsed(nan_feature())["subject"]["kind"],
+        parsed(nothing_known())["subject"]["kind"],
+    ) == ("run", "checkpoint")
 
 
 def test_fields_of_the_vocabulary_are_in_the_document():
@@ -160,7 +178,7 @@ def test_fields_of_the_vocabulary_are_in_the_document():
 
 
 def _declared() -> set[tuple[str, str]]:
-    import ckptdoctor.model as model
+    from ckptdoctor import model
 
     names = (
         "Finding Vote RankedCause Contribution Fix Origin Verdict Replay Experiment ChainLink NonfinitePoint StepRecord LayerActivity "
@@ -188,7 +206,7 @@ def _documented() -> set[tuple[str, str]]:
 def test_a_record_refuses_a_value_of_the_wrong_kind():
     report = nan_feature()
     wrong = dataclasses.replace(report, tool_version=7)
-    with pytest.raises(TypeError, match="tool.version: expected text"):
+    with pytest.raises(TypeError, match=r"tool\.version: expected text"):
         document(wrong)
 
 

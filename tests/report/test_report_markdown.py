@@ -32,7 +32,7 @@ def test_gold(name):
 
 def test_sections_come_in_the_order_of_a_readers_questions():
     heads = [row for row in render(nan_feature(), "markdown").split("\n") if row.startswith("#")]
-    assert [
+    assert heads == [
         "## Sick: `nan_feature`",
         "### What to do now",
         "### Where",
@@ -44,7 +44,7 @@ def test_sections_come_in_the_order_of_a_readers_questions():
         "### The last batches",
         "### What was not checked",
         "### Files and versions",
-    ] == heads
+    ]
 
 
 @pytest.mark.parametrize("make", [hostile, large])
@@ -76,7 +76,14 @@ def test_mentions_and_references_are_broken_up():
 @given(st.text(max_size=80) | st.sampled_from(HOSTILE))
 def test_prose_renders_as_itself(text):
     inline = [t for t in tokens("x " + markdown(text)) if t.type != "text"]
-    assert {t.type for t in inline} <= {"paragraph_open", "paragraph_close", "inline", "code_inline", "text_special", "softbreak"}
+    assert {t.type for t in inline} <= {
+        "paragraph_open",
+        "paragraph_close",
+        "inline",
+        "code_inline",
+        "text_special",
+        "softbreak",
+    }
 
 
 @given(st.text(max_size=80) | st.sampled_from(HOSTILE))
@@ -89,21 +96,21 @@ def test_a_code_span_is_one_code_span(text):
 @given(st.text(max_size=200))
 def test_a_fence_cannot_be_ended_from_inside(text):
     kinds = [t.type for t in tokens(markdown_fence(text, "python"))]
-    assert ["fence"] == kinds
+    assert kinds == ["fence"]
 
 
 def test_words_between_backticks_stay_code():
-    assert "use `clipnorm=1.0` here" == markdown("use `clipnorm=1.0` here")
+    assert markdown("use `clipnorm=1.0` here") == "use `clipnorm=1.0` here"
 
 
 def test_tables_have_one_shape():
     for row_count in _tables(render(exploding_rnn(), "markdown")):
-        assert 1 == len(set(row_count))
+        assert len(set(row_count)) == 1
 
 
 def test_tables_keep_their_shape_under_hostile_names():
     for row_count in _tables(render(hostile(), "markdown")):
-        assert 1 == len(set(row_count))
+        assert len(set(row_count)) == 1
 
 
 def _tables(text: str):

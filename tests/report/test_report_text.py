@@ -24,17 +24,17 @@ def test_gold(name):
 def test_no_line_is_wider_than_asked(name, width):
     report = large(200) if name == "large" else ALL[name]()
     text = render(report, "text", width=width)
-    assert [] == [row for row in text.split("\n") if cells(row) > width]
+    assert [row for row in text.split("\n") if cells(row) > width] == []
 
 
 def test_the_verdict_is_the_first_line():
     first = [render(make(), "text").split("\n")[0] for make in (nan_feature, healthy, unreadable, nothing_known)]
-    assert [
+    assert first == [
         "SICK: NaN or infinity in the data (data_nonfinite)",
         "HEALTHY",
         "UNREADABLE",
         "SICK: cause unknown",
-    ] == first
+    ]
 
 
 @pytest.mark.parametrize("make", [nan_feature, exploding_rnn, large])
@@ -54,7 +54,7 @@ def test_colours_are_the_only_escapes_and_all_are_closed():
     text = render(nan_feature(), "text", color=True)
     codes = re.findall(r"\x1b\[([\d;]*)m", text)
     assert text.count("\x1b") == len(codes)
-    assert all("0" == after for after in codes[1::2])
+    assert all(after == "0" for after in codes[1::2])
     assert render(nan_feature(), "text") == re.sub(r"\x1b\[[\d;]*m", "", text)
 
 
@@ -71,8 +71,8 @@ def test_a_strangers_control_characters_are_visible_and_dead():
 
 
 def test_wide_characters_take_two_columns():
-    assert 4 == cells("ab语")
-    assert ["语语", "语"] == chop("语语语", 5)
+    assert cells("ab语") == 4
+    assert chop("语语语", 5) == ["语语", "语"]
 
 
 @given(st.text(max_size=200), st.integers(min_value=2, max_value=50))

@@ -15,14 +15,17 @@ from ckptdoctor.report.writing import OutputError, default_name, format_for, wri
 
 
 def test_the_page_is_named_after_the_run():
-    assert "nan_feature.ckptdoctor.html" == default_name(nan_feature())
+    assert default_name(nan_feature()) == "nan_feature.ckptdoctor.html"
 
 
 def test_a_hostile_name_becomes_a_harmless_one():
-    assert "img_src_x_onerror_alert_1_0_title_.keras.ckptdoctor.html" == default_name(hostile())
+    assert default_name(hostile()) == "img_src_x_onerror_alert_1_0_title_.keras.ckptdoctor.html"
 
 
-@given(st.text() | st.sampled_from([*HOSTILE, "..", ".", "-rf", "con", "NUL.txt", "a/../../etc/passwd", "\\\\server\\x", "~root"]))
+@given(
+    st.text()
+    | st.sampled_from([*HOSTILE, "..", ".", "-rf", "con", "NUL.txt", "a/../../etc/passwd", "\\\\server\\x", "~root"])
+)
 def test_a_file_name_is_one_plain_component(text):
     name = file_name(text)
     assert name
@@ -38,7 +41,7 @@ def test_it_writes_and_replaces(tmp_path):
     for text in ("first\n", "second ✓\n"):
         write_atomically(target, text)
         assert text == target.read_text(encoding="utf-8")
-    assert ["report.html"] == os.listdir(tmp_path)
+    assert os.listdir(tmp_path) == ["report.html"]
 
 
 def test_a_new_file_has_the_usual_permissions_and_an_old_one_keeps_its_own(tmp_path):
@@ -48,7 +51,7 @@ def test_a_new_file_has_the_usual_permissions_and_an_old_one_keeps_its_own(tmp_p
     assert stat.S_IMODE(usual.stat().st_mode) == stat.S_IMODE(target.stat().st_mode)
     target.chmod(0o600)
     write_atomically(target, "y")
-    assert 0o600 == stat.S_IMODE(target.stat().st_mode)
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
 
 
 def test_a_link_is_replaced_not_followed(tmp_path):
@@ -56,7 +59,7 @@ def test_a_link_is_replaced_not_followed(tmp_path):
     victim.write_text("precious")
     (tmp_path / "report.html").symlink_to(victim)
     write_atomically(tmp_path / "report.html", "x")
-    assert "precious" == victim.read_text()
+    assert victim.read_text() == "precious"
 
 
 @pytest.mark.parametrize(
@@ -78,8 +81,8 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path):
     target.write_text("old")
     with pytest.raises(UnicodeEncodeError):
         write_atomically(target, "half a report \ud800")
-    assert "old" == target.read_text()
-    assert ["report.html"] == os.listdir(tmp_path)
+    assert target.read_text() == "old"
+    assert os.listdir(tmp_path) == ["report.html"]
 
 
 def test_a_device_is_refused():
@@ -88,6 +91,11 @@ def test_a_device_is_refused():
 
 
 def test_a_suffix_implies_a_format():
-    assert ["html", "json", "markdown", "junit", "text", None] == [
-        format_for(f"x.{suffix}") for suffix in ("html", "JSON", "md", "xml", "txt", "dat")
+    assert [format_for(f"x.{suffix}") for suffix in ("html", "JSON", "md", "xml", "txt", "dat")] == [
+        "html",
+        "json",
+        "markdown",
+        "junit",
+        "text",
+        None,
     ]

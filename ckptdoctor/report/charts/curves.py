@@ -222,13 +222,13 @@ def experiment_axes(replay: Replay) -> str:
 def _range(replay: Replay, baseline: Sequence[float]) -> list[float]:
     """The values that the common scale has room for.
 
-    All of the experiments that removed the failure, so that one can see whether they learn; of the others only their
-    start, since a loss on its way to infinity would press everything else flat.
+    All of the experiments that removed the failure, so that one can see whether they learn; of the others nothing above
+    three times that, since a loss on its way to infinity would press everything else flat.
     """
     kept = [e.losses for e in replay.experiments if e.removes_failure]
     others = [e.losses for e in replay.experiments if not e.removes_failure]
     if not kept:
         return [v for losses in (*others, baseline) for v in losses]
-    starts = [losses[0] for losses in (*others, baseline) if losses]
+    rest = [v for losses in (*others, baseline) for v in losses if math.isfinite(v)]
     largest = max((v for losses in kept for v in losses if math.isfinite(v)), default=math.inf)
-    return [v for losses in kept for v in losses] + [min(v, 10 * abs(largest)) for v in starts]
+    return [v for losses in kept for v in losses] + [min(v, 3 * abs(largest)) for v in rest]

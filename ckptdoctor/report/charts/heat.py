@@ -67,8 +67,9 @@ def _columns(points: Sequence[TimelinePoint], keep: set[int]) -> list[TimelinePo
     if len(points) <= MOST_COLUMNS:
         return list(points)
     chosen = {0, len(points) - 1, *keep}
+    rest = [n for n in range(len(points)) if n not in chosen]
     room = MOST_COLUMNS - len(chosen)
-    chosen |= {round((n + 1) * (len(points) - 1) / (room + 1)) for n in range(room)}
+    chosen |= {rest[(2 * n + 1) * len(rest) // (2 * room)] for n in range(room)}
     return [points[n] for n in sorted(chosen)]
 
 
