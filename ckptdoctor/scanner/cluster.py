@@ -75,9 +75,12 @@ class DaskPool:
 
     def submit(self, task: Task) -> Future[Answer]:
         """Hand a task to the cluster; a worker that is lost has its tasks done by another."""
-        future: Future[Answer] = self._executor.submit(
-            measure_contained, task, self._limits.timeout, self._limits.memory
-        )
+        try:
+            future: Future[Answer] = self._executor.submit(
+                measure_contained, task, self._limits.timeout, self._limits.memory
+            )
+        except Exception as error:  # noqa: BLE001 - whatever a client that lost its scheduler throws
+            raise CkptDoctorError(f"the Dask scheduler at {self._address} is gone ({error})") from None
         return future
 
     def trouble(self) -> str | None:
@@ -90,6 +93,10 @@ class DaskPool:
         if self._client.status == "closed" or now - self._silent_since > GONE_SECONDS:
             return f"the Dask scheduler at {self._address} is gone"
         return None
+
+    def ready(self) -> bool:
+        """Whether the scheduler is connected: what is handed over without one is lost at once."""
+        return bool(self._client.status == "running")
 
     def close(self) -> None:
         """Leave the cluster; what was handed over and is not done is taken back."""

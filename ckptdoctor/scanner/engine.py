@@ -7,7 +7,7 @@ import itertools
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
@@ -16,10 +16,10 @@ from typing import Any, Protocol
 from ckptdoctor.model import CkptDoctorError, Status
 from ckptdoctor.scanner.options import ScanOptions, processors
 from ckptdoctor.scanner.pool import Answer, ForeignPool, LocalPool, Task, lost
-from ckptdoctor.scanner.remote import in_this_process, is_url, local_path
 from ckptdoctor.scanner.result import Kind, ScanResult, from_dict
 from ckptdoctor.scanner.resume import ResultsFile
 from ckptdoctor.scanner.runs import RunBook, RunSummary
+from ckptdoctor.scanner.urls import in_this_process, is_url, local_path
 from ckptdoctor.scanner.walk import Candidate, Event, RunEnd, Trouble, walk, walk_list
 
 TICK = 0.2  # seconds between two looks at whether to stop
@@ -70,6 +70,14 @@ class Pool(Protocol):
         """Hand a task over."""
         ...
 
+    def trouble(self) -> str | None:
+        """A sentence where no answer will come any more."""
+        ...
+
+    def ready(self) -> bool:
+        """Whether handing something over makes sense just now."""
+        ...
+
     def close(self) -> None:
         """Give up what is under way."""
         ...
@@ -107,7 +115,6 @@ class Scan:
         self._inline: ForeignPool | None = None
         self._window = 0
         self._foreign = options.cluster is not None or options.executor is not None
-        self._watch: Callable[[], str | None] = lambda: None
         self.results = None if options.resume is None else ResultsFile(options.resume)
 
     def stop(self) -> None:
@@ -193,7 +200,7 @@ class Scan:
         source = self._source()
         more = True
         while (more or self._pending or self._waiting) and not self._stopping:
-            if more and (not self._window or len(self._pending) < self._window):
+            if more and (not self._window or len(self._pending) < self._window) and self._ready():
                 event = next(source, None)
                 if event is None:
                     more = False
@@ -201,10 +208,9 @@ class Scan:
                     yield from self._take(event)
                 yield from self._collect(0.0)
                 continue
+            self._check_alive()
             self._look_again(hurry=len(self._waiting) > WAITING_LIMIT)
-            if self._pending or self._waiting:
-                yield from self._collect(TICK)
-                self._check_alive()
+            yield from self._collect(TICK)
         if self._stopping:
             self.interrupted = more or bool(self._pending) or bool(self._waiting)
             yield from self._collect(0.0)
@@ -272,8 +278,7 @@ class Scan:
         if options.cluster is not None:
             from ckptdoctor.scanner.cluster import DaskPool
 
-            dask = DaskPool(options.cluster, options.limits)
-            self._pool, self._watch = dask, dask.trouble
+            self._pool = dask = DaskPool(options.cluster, options.limits)
             self._window = max(2 * dask.threads, options.jobs or 0)
         elif options.executor is not None:
             self._pool = ForeignPool(options.executor, options.limits)
@@ -319,8 +324,12 @@ class Scan:
         if answer.get("kind") == Kind.LOST.value:
             if self._stopping:
                 return None
-            if trouble := self._watch():
-                raise CkptDoctorError(trouble + self._left())
+            self._check_alive()
+            if (
+                not task.get("lost") or not self._ready()
+            ):  # once more: the loss may have been the first sign of something larger
+                self._waiting.append((time.monotonic() + SETTLE, candidate, {**task, "lost": True}))
+                return None
         if answer.pop("unsettled", False):
             first = answer.pop("first", None)
             self._waiting.append((time.monotonic() + SETTLE, candidate, {**task, "first": first}))
@@ -328,7 +337,7 @@ class Scan:
         return _result(candidate, answer)
 
     def _look_again(self, *, hurry: bool) -> None:
-        while self._waiting and (self._waiting[0][0] <= time.monotonic() or hurry):
+        while self._waiting and (self._waiting[0][0] <= time.monotonic() or hurry) and self._ready():
             _, candidate, task = self._waiting.popleft()
             self._submit(candidate, task)
             hurry = False
@@ -363,8 +372,12 @@ class Scan:
         self.counts.sick_runs += summary.status is Status.SICK
         return summary
 
+    def _ready(self) -> bool:
+        return self._pool is None or self._pool.ready()
+
     def _check_alive(self) -> None:
-        if trouble := self._watch():
+        trouble = None if self._pool is None else self._pool.trouble()
+        if trouble:
             raise CkptDoctorError(trouble + self._left())
 
     def _left(self) -> str:

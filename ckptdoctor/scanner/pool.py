@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import threading
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any
 
 from ckptdoctor.model import CkptDoctorError
 from ckptdoctor.scanner.child import Child, Limits, WorkerLostError
@@ -93,14 +93,6 @@ def measure_inline(task: Task, timeout: float, memory: int) -> Answer:  # noqa: 
     return measure(task)
 
 
-class Submit(Protocol):
-    """Hands a task over."""
-
-    def __call__(self, task: Task) -> Future[Answer]:
-        """The future answer."""
-        ...
-
-
 class LocalPool:
     """Worker processes of this machine: a thread for each, which starts, watches and replaces it."""
 
@@ -112,6 +104,14 @@ class LocalPool:
     def submit(self, task: Task) -> Future[Answer]:
         """Have a task done by the next free worker."""
         return self._threads.submit(self._crew.measure, task, self._limits)
+
+    def trouble(self) -> str | None:
+        """Nothing: workers that are lost are replaced."""
+        return None
+
+    def ready(self) -> bool:
+        """Always."""
+        return True
 
     def pids(self) -> tuple[int, ...]:
         """Of the worker processes."""
@@ -137,6 +137,14 @@ class ForeignPool:
             return self._executor.submit(self._function, task, self._limits.timeout, self._limits.memory)
         except RuntimeError as error:  # shut down, or a broken process pool
             raise CkptDoctorError(f"the executor takes no more work ({error}); the scan ended early") from None
+
+    def trouble(self) -> str | None:
+        """Nothing that an executor would tell before it is given work."""
+        return None
+
+    def ready(self) -> bool:
+        """Always, as far as anybody can know."""
+        return True
 
     def close(self) -> None:
         """The executor stays as it was: it is not ours."""

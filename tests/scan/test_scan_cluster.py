@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import signal
@@ -17,7 +18,7 @@ import pytest
 from making_checkpoints import keras_template, write_run
 
 from ckptdoctor.model import CkptDoctorError, Status
-from ckptdoctor.scanner import cluster, scan
+from ckptdoctor.scanner import ScanResult, cluster, scan
 
 KERAS = keras_template()
 
@@ -101,27 +102,27 @@ def test_a_cluster_measures_and_a_worker_that_is_killed_costs_nothing(dask, tmp_
 def test_a_scheduler_that_dies_during_the_scan_is_named_and_bounded(dask, tmp_path):
     tree(tmp_path / "runs", 20, 15)
     report = scan(tmp_path / "runs", cluster=dask.address, resume=tmp_path / "r.jsonl")
-    seen = 0
+    results = iter(report)
+    seen = sum(1 for _ in itertools.islice(results, 20))
+    dask.scheduler.kill()
     started = time.monotonic()
-    with pytest.raises(
-        CkptDoctorError, match=r"scheduler at .* is gone; \d+ checkpoints were measured before, continue with --resume"
-    ):
-        for _ in report:
-            seen += 1
-            if seen == 20:
-                dask.scheduler.kill()
-                started = time.monotonic()
+    words = r"scheduler at .* is gone; \d+ checkpoints were measured before, continue with --resume"
+    rest: list[ScanResult] = []
+    with pytest.raises(CkptDoctorError, match=words):
+        rest.extend(results)
     assert time.monotonic() - started < 60
-    assert len((tmp_path / "r.jsonl").read_text().splitlines()) == seen
+    kept = (tmp_path / "r.jsonl").read_text().splitlines()
+    assert seen <= len(kept) < 300
+    assert not any('"lost"' in line for line in kept)
     again = scan(tmp_path / "runs", resume=tmp_path / "r.jsonl").finish()
-    assert (again.counts.done, again.counts.resumed) == (300, seen)
+    assert (again.counts.done, again.counts.resumed) == (300, len(kept))
 
 
 def test_an_address_where_nothing_answers_is_bounded(tmp_path, monkeypatch):
     tree(tmp_path / "runs", 1, 2)
     monkeypatch.setattr(cluster, "CONNECT_SECONDS", 1.0)
     started = time.monotonic()
-    with pytest.raises(CkptDoctorError, match="no Dask scheduler answers at tcp://127.0.0.1:9"):
+    with pytest.raises(CkptDoctorError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"):
         scan(tmp_path / "runs", cluster="tcp://127.0.0.1:9").finish()
     assert time.monotonic() - started < 20
 
@@ -158,15 +159,9 @@ def test_an_executor_that_was_shut_down_is_an_error(tmp_path):
         scan(tmp_path / "runs", executor=executor).finish()
 
 
-def test_an_executor_whose_process_dies_is_reported_for_each_file_it_lost(tmp_path):
+def test_an_executor_whose_process_dies_ends_the_scan_with_a_sentence(tmp_path):
     tree(tmp_path / "runs", 1, 3)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
-        pid = executor.submit(os.getpid).result()
-        os.kill(pid, signal.SIGKILL)
-        time.sleep(0.5)
-        try:
-            results = list(scan(tmp_path / "runs", executor=executor))
-        except CkptDoctorError as error:
-            assert "takes no more work" in str(error)  # noqa: PT017 - known broken before the first file
-        else:
-            assert {r.kind.value for r in results if r.kind} == {"lost"}
+        os.kill(executor.submit(os.getpid).result(), signal.SIGKILL)
+        with pytest.raises(CkptDoctorError, match="takes no more work"):
+            scan(tmp_path / "runs", executor=executor).finish()

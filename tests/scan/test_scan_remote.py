@@ -19,8 +19,9 @@ from making_checkpoints import keras_template, weights_template
 
 from ckptdoctor.model import CkptDoctorError, Status
 from ckptdoctor.scanner import Kind, ScanResult, scan
-from ckptdoctor.scanner.remote import Remote, RemoteError, RemoteSource, identity_of, is_url
+from ckptdoctor.scanner.remote import Remote, RemoteError, RemoteSource, identity_of
 from ckptdoctor.scanner.remote_walk import walk_url
+from ckptdoctor.scanner.urls import is_url
 from ckptdoctor.scanner.walk import Candidate, Filters
 
 KERAS = keras_template()
