@@ -64,7 +64,7 @@ def timeline_of(points: Sequence[TimelinePoint]) -> Timeline:
         resume_from=resume.index,
         resume_reason=resume.reason,
         growth=fit_growth(places, axis),
-        unmoved=unmoved_weights(places),
+        unmoved=unmoved_weights(places) if _steps_passed(places, axis) else (),
         best_only_trap=any(_is_trapped_best(p) for p in ordered),
         notes=tuple(notes),
     )
@@ -157,6 +157,14 @@ def _places(points: Sequence[TimelinePoint], bad: int | None) -> tuple[list[Plac
     if _ascending(steps):
         return [(float(p.step or 0), census) for _, p, census in healthy], "step"
     return [(float(i), census) for i, _, census in healthy], "checkpoint"
+
+
+def _steps_passed(places: Sequence[Place], axis: str) -> bool:
+    """Whether training went on between the first and the last: by iteration counts, else by epochs in names."""
+    counts = [census.iterations for _, census in places if census.iterations is not None]
+    if len(counts) >= 2:
+        return counts[0] != counts[-1]
+    return axis != "checkpoint"
 
 
 def _ascending(values: Sequence[int | None]) -> bool:
