@@ -60,7 +60,9 @@ def open_h5_file(path: str, source: ByteSource, window: Window, limits: ReadLimi
     except BaseException:
         content.close()
         raise
-    tensors = describe(content.tensors, content.names, None, Missing("weights only"), content.order)
+    damaged = content.coverage < 1.0
+    compiled = Missing("weights only")
+    tensors = describe(content.tensors, content.names, None, compiled, content.order, partial=damaged)
     info = weights_info(path, Format.WEIGHTS_H5, source.size, content.problems, content.coverage)
     return checkpoint(info, tensors, (source, *content.sources))
 

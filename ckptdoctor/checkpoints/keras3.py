@@ -10,7 +10,7 @@ from ckptdoctor.checkpoints.contract import Span, StoredTensor
 from ckptdoctor.checkpoints.dtypes import is_known
 from ckptdoctor.checkpoints.layers import STATES, STATISTICS, ConfigLayer, quantization_mode, variable_names
 from ckptdoctor.checkpoints.naming import Naming, Place
-from ckptdoctor.checkpoints.slots import SlotMeaning, assign, optimizer_hint
+from ckptdoctor.checkpoints.slots import SlotMeaning, assign, assign_partial, optimizer_hint
 from ckptdoctor.checkpoints.trainables import Built, Owned, Unit, arrange, blocks_of
 from ckptdoctor.model import JsonObject, Missing, Role, TensorInfo
 
@@ -97,7 +97,7 @@ def describe(
     found = [tensor(by_path[info.path], info) for unit in units for info in unit.infos]
     found.sort(key=lambda t: t.info.role is Role.METRIC)
     for owner in sorted(optimizers, key=lambda o: o.group.count("/")):
-        found.extend(_optimizer(owner, optimizers, names, compile_config, units))
+        found.extend(_optimizer(owner, optimizers, names, compile_config, units, partial=partial))
     return found
 
 
@@ -181,6 +181,8 @@ def _optimizer(
     names: Mapping[str, str],
     compile_config: JsonObject | Missing,
     units: Sequence[Unit],
+    *,
+    partial: bool,
 ) -> list[StoredTensor]:
     inner = owner.group.endswith("/inner_optimizer")
     has_inner = any(o.group == f"{owner.group}/inner_optimizer" for o in optimizers)
@@ -192,13 +194,16 @@ def _optimizer(
         hint = replace(hint, loss_scaled=True)
     shapes = [t.shape for t in owner.tensors]
     integral = [bool(_INTEGERS.match(t.dtype)) for t in owner.tensors]
-    numbered = all(t.path.endswith(f"/vars/{i}") for i, t in enumerate(owner.tensors))
+    last = [t.path.rpartition("/")[2] for t in owner.tensors]
+    numbered = last == [str(i) for i in range(len(last))]
     meanings = [SlotMeaning(None, None, None)] * len(shapes)
     if numbered:
         for built in Built:
             meanings = assign(shapes, integral, hint, blocks_of(units, built))
             if any(m.weight is not None for m in meanings):
                 break
+    if partial and not any(m.weight is not None for m in meanings) and all(n.isdigit() and len(n) < 10 for n in last):
+        meanings = assign_partial([int(n) for n in last], shapes, integral, hint, blocks_of(units, Built.AS_CONFIGURED))
     return [
         tensor(raw, slot_info(raw, meaning, inner=inner)) for raw, meaning in zip(owner.tensors, meanings, strict=True)
     ]

@@ -161,5 +161,7 @@ def _weights(
     except CheckpointError as error:
         return [], 0.0, [Problem(ProblemKind.DAMAGED, str(error), weights)]
     sources.extend(content.sources)
-    tensors = describe(content.tensors, content.names, config_tree(config), compile_config(config), content.order)
+    damaged = content.coverage < 1.0
+    tree = config_tree(config)
+    tensors = describe(content.tensors, content.names, tree, compile_config(config), content.order, partial=damaged)
     return tensors, content.coverage, content.problems

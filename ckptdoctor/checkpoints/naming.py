@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from ckptdoctor.checkpoints.hdf5.recover import PREFIX
 from ckptdoctor.checkpoints.layers import ConfigLayer, class_of, snake_case
 from ckptdoctor.model import JsonObject
 
@@ -180,14 +181,21 @@ class Naming:
     def _unlisted(self, parent: Place, path: str, part: str) -> Place:
         """A layer that the configuration does not list: named by the file, else by its path."""
         name = self._names.get(path)
+        if part.startswith(PREFIX) and name is not None and self._root is not None:
+            alike = [layer for layer in self._root.leaves() if layer.own == name]
+            if len(alike) == 1:
+                layer = alike[0]
+                return Place(
+                    layer.name, path, layer.class_name, layer.config, frozen=layer.frozen, owner=layer, anchor=layer
+                )
         class_name = self._class_from_name(path) or class_of(part)
         metric = parent.metric or bool(_METRIC_NAMES.search(part)) or (class_name is None and part in _METRIC_CLASSES)
         if name is None and self._names and path not in self._owners:
             # Since Keras 3.6 every layer has a name, so this is a list or dict of layers.
             return replace(parent, class_name=None, config=None, owner=None, metric=metric)
         own = name if name is not None else part
-        layer = own if parent.layer is None else f"{parent.layer}/{own}"
-        return Place(layer, path, class_name, None, frozen=parent.frozen, anchor=parent.anchor, metric=metric)
+        full = own if parent.layer is None else f"{parent.layer}/{own}"
+        return Place(full, path, class_name, None, frozen=parent.frozen, anchor=parent.anchor, metric=metric)
 
     def _class_from_name(self, path: str) -> str | None:
         name = self._names.get(path)

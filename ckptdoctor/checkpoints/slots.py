@@ -151,6 +151,42 @@ def assign(
     ]
 
 
+def assign_partial(
+    numbers: Sequence[int],
+    shapes: Sequence[Shape],
+    integral: Sequence[bool],
+    hint: OptimizerHint,
+    blocks: Sequence[Block],
+) -> list[SlotMeaning]:
+    """The meaning of the optimizer variables that a damaged file still holds.
+
+    Args:
+        numbers: which ones they are. Otherwise as `assign`; the model's own variables must all be known and in order.
+    """
+    unknown = [SlotMeaning(None, None, None)] * len(shapes)
+    if numbers and numbers[0] == 0 and not hint.loss_scaled and shapes[0] == () and integral[0]:
+        unknown[0] = SlotMeaning("iterations", None, None)
+    weights = [v for b in blocks for v in b.variables]
+    ordered = len({b.rank for b in blocks}) == len(blocks) and all(len(b.counts) == 1 for b in blocks)
+    if not numbers or numbers[0] != 0 or not weights or not ordered:
+        return unknown
+    leading = next((i for i, n in enumerate(numbers) if n != i), len(numbers))
+    readings: list[list[SlotMeaning]] = []
+    for head in _heads(shapes[:leading], integral[:leading], hint):
+        for groups, tail in _layouts(hint):
+            full: list[tuple[Shape, SlotMeaning]] = [((), SlotMeaning(name, None, None)) for name in head]
+            for group in groups:
+                for weight in weights:
+                    for slot in group:
+                        factor = _FACTORED.get(slot)
+                        shape = weight.shape if factor is None else factor(weight.shape)
+                        full.append((shape, SlotMeaning(None, slot, weight)))
+            full.extend(((), SlotMeaning(name, None, None)) for name in tail)
+            if all(n < len(full) and full[n][0] == shape for n, shape in zip(numbers, shapes, strict=True)):
+                readings.append([full[n][1] for n in numbers])
+    return _agreement(readings) if readings else unknown
+
+
 def _agreement(readings: list[list[SlotMeaning]]) -> list[SlotMeaning]:
     """What all possible readings say alike."""
     first = readings[0]

@@ -51,7 +51,7 @@ def read_tree(window: Window, limits: ReadLimits = DEFAULT_LIMITS) -> H5Tree:
         Damaged: not even the superblock can be read.
         Hostile: beyond a limit as a whole.
     """
-    return _Reader(window, limits).read()
+    return Reader(window, limits).read()
 
 
 TOP_LEVELS = 4  # deep enough to meet a group named `vars` in any Keras file
@@ -60,14 +60,15 @@ TOP_OBJECTS = 40
 
 def read_top(window: Window, limits: ReadLimits = DEFAULT_LIMITS) -> H5Tree:
     """The first few groups of an HDF5 file, to tell what it is. Raises as `read_tree`."""
-    return _Reader(window, limits, sample=True).read()
+    return Reader(window, limits, sample=True).read()
 
 
-class _Reader:
+class Reader:
     def __init__(self, window: Window, limits: ReadLimits, *, sample: bool = False) -> None:
         self.window, self.limits, self.sample = window, limits, sample
         self.tree = H5Tree(actual_bytes=window.size)
         self.base, self.offsets, self.lengths = 0, 8, 8
+        self.seen: dict[int, str] = {}
         self._heaps: dict[int, dict[int, tuple[int, int]]] = {}
         self._objects = 0
 
@@ -88,6 +89,8 @@ class _Reader:
             raise Damaged("there is no HDF5 signature")
         root = self._superblock(start)
         self._walk(root)
+        if not self.tree.complete and not self.sample:
+            self._recover()
         self.tree.datasets.sort(key=lambda d: d.address)
         return self.tree
 
@@ -198,7 +201,7 @@ class _Reader:
 
     def _walk(self, root: int) -> None:
         stack: list[tuple[str, int, int]] = [("", root, 0)]
-        seen: dict[int, str] = {}
+        seen = self.seen
         while stack:
             path, address, depth = stack.pop()
             if address in seen:
@@ -242,26 +245,63 @@ class _Reader:
         if len(self.tree.problems) < MAX_PROBLEMS:
             self.tree.problems.append(Problem(kind, message, where))
 
-    def _object(self, path: str, address: int) -> list[tuple[str, int]]:
-        """Record one object; the links of a group."""
+    def _recover(self) -> None:
+        from ckptdoctor.checkpoints.hdf5.recover import recover
+
+        found = recover(self)
+        if found:
+            self._problem(
+                ProblemKind.DAMAGED, f"{found:,} tensors that nothing in the file leads to were found by searching", ""
+            )
+
+    def parse(self, address: int) -> H5Dataset | tuple[H5Group, list[tuple[str, int]]]:
+        """One object on its own, without recording it or what is wrong with it.
+
+        Raises:
+            H5Error: no object header stands there.
+        """
+        told = len(self.tree.problems)
+        try:
+            item = self._read("", address)
+            if isinstance(item, H5Dataset):
+                return item
+            group, messages = item
+            return group, self._links("", messages)
+        finally:
+            del self.tree.problems[told:]
+
+    def _read(self, path: str, address: int) -> H5Dataset | tuple[H5Group, list[Message]]:
         messages = self.messages(address)
         attributes = self._attributes(path, messages)
         by_type = {kind: (flags, body, where) for kind, flags, body, where in messages}
         if _DATASPACE in by_type and (_LAYOUT in by_type or _EXTERNAL in by_type):
-            self.tree.datasets.append(self._dataset(path, address, by_type, attributes))
+            return self._dataset(path, address, by_type, attributes)
+        if not {_SYMBOL_TABLE, _LINK_INFO, _LINK} & by_type.keys() and path:
+            raise Damaged("neither a group nor a dataset")
+        return H5Group(path, address, attributes), messages
+
+    def _object(self, path: str, address: int) -> list[tuple[str, int]]:
+        """Record one object; the links of a group."""
+        item = self._read(path, address)
+        if isinstance(item, H5Dataset):
+            self.tree.datasets.append(item)
             return []
-        self.tree.groups[path] = H5Group(path, address, attributes)
+        self.tree.groups[path], messages = item
         try:
-            if _SYMBOL_TABLE in by_type:
-                return self._symbol_table(path, by_type[_SYMBOL_TABLE][1])
-            if _LINK_INFO in by_type or _LINK in by_type:
-                return self._link_messages(path, messages, by_type.get(_LINK_INFO))
+            return self._links(path, messages)
         except Unsupported:
             raise
         except H5Error as error:
             self.tree.complete = False
             self._problem(ProblemKind.DAMAGED, f"the members of {path or '/'} cannot be listed: {error}", path)
         return []
+
+    def _links(self, path: str, messages: list[Message]) -> list[tuple[str, int]]:
+        table = next((body for kind, _, body, _ in messages if kind == _SYMBOL_TABLE), None)
+        if table is not None:
+            return self._symbol_table(path, table)
+        info = next((body for kind, _, body, _ in messages if kind == _LINK_INFO), None)
+        return self._link_messages(path, messages, info)
 
     def _attributes(self, path: str, messages: list[Message]) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -347,13 +387,10 @@ class _Reader:
             raise Damaged("a member without a name")
         return _checked_name(names[offset:end])
 
-    def _link_messages(
-        self, path: str, messages: list[Message], info: tuple[int, bytes, int] | None
-    ) -> list[tuple[str, int]]:
+    def _link_messages(self, path: str, messages: list[Message], info: bytes | None) -> list[tuple[str, int]]:
         if info is not None:
-            body = info[1]
-            at = 2 + (8 if unsigned(body, 1, 1) & 1 else 0)
-            if defined(unsigned(body, at, self.offsets), self.offsets) is not None:
+            at = 2 + (8 if unsigned(info, 1, 1) & 1 else 0)
+            if defined(unsigned(info, at, self.offsets), self.offsets) is not None:
                 raise Unsupported("links in a fractal heap")
         found: list[tuple[str, int]] = []
         for kind, _, body, _ in messages:
