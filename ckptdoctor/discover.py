@@ -34,7 +34,7 @@ _COUNTER = re.compile(
     re.IGNORECASE,
 )
 _SERIES_WORD = re.compile(r"epoch|step|iter|ckpt|checkpoint|weights|(?:^|[^a-z])e[p]?\d|-\d+\.\d+", re.IGNORECASE)
-_EPOCH = re.compile(r"(?:epochs?|ep|(?<![a-z])e)[-_.=]?(\d{1,18})(?!\d)", re.IGNORECASE)
+_EPOCH = re.compile(r"(?:epochs?|(?<![a-z])ep?)[-_.=]?(\d{1,18})(?!\d)", re.IGNORECASE)
 _STEP = re.compile(r"(?:steps?|iter(?:ation)?s?|global_step|(?<![a-z])s)[-_.=]?(\d{1,18})(?!\d)", re.IGNORECASE)
 _NUMBER = re.compile(r"(?<![\d.])(\d{1,18})(?![\d]|\.\d)")
 _LOG_ORDER = ("csv", "jsonl", "history-json", "tensorboard", "wandb", "mlflow", "mlflow-sqlite", "console")
