@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ckptdoctor.checkpoints import open_checkpoint
-from ckptdoctor.discover import order_numbers
 from ckptdoctor.evidence.census import take_census
 from ckptdoctor.evidence.growth import LARGEST, Place, fit_growth, unmoved_weights
 from ckptdoctor.model import (
@@ -23,6 +22,7 @@ from ckptdoctor.model import (
     Timeline,
     TimelinePoint,
 )
+from ckptdoctor.recognise import order_numbers
 
 GROWTH_FACTOR = 10.0
 """A weight whose rms grows this much between two checkpoints is on its way out (hand-chosen; a healthy kernel of the case
