@@ -7,10 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ckptdoctor.recorder.flight import FlightRecorder as FlightRecorder
+    from ckptdoctor.scanner import ScanReport as ScanReport
+    from ckptdoctor.scanner import ScanResult as ScanResult
+    from ckptdoctor.scanner import scan as scan
 
 __version__ = "0.1.0"
 
-_LAZY = {"FlightRecorder": "ckptdoctor.recorder.flight"}  # needs TensorFlow, which `import ckptdoctor` must not
+_LAZY = {
+    "FlightRecorder": "ckptdoctor.recorder.flight",  # needs TensorFlow, which `import ckptdoctor` must not
+    "ScanReport": "ckptdoctor.scanner",
+    "ScanResult": "ckptdoctor.scanner",
+    "scan": "ckptdoctor.scanner",
+}
 
 
 def __getattr__(name: str) -> Any:
