@@ -14,6 +14,8 @@ from ckptdoctor.replay.child import Reporter
 from ckptdoctor.replay.closeup import examine, observe
 from ckptdoctor.replay.curvature import sharpness
 from ckptdoctor.replay.failure import CannotReplay
+from ckptdoctor.replay.heads import head_fix
+from ckptdoctor.replay.lab import CLEARLY_LEARNT
 from ckptdoctor.replay.labelrange import bad_label_rows, label_point
 from ckptdoctor.replay.reproduce import RunOutcome, run
 from ckptdoctor.replay.request import ReplayRequest
@@ -34,6 +36,8 @@ def replay(request: ReplayRequest, reporter: Reporter) -> None:
     session = prepare(request, reporter)
     outcome, start = reproduce(session, start_states(session))
     report_run(session, outcome, start)
+    if request.quick:
+        return
     point = look_closely(session, outcome) if outcome.failed_step is not None else None
     activity, skill = look_at_layers(session, outcome, start)
     if request.experiments and wants_experiments(session, outcome, skill):
@@ -42,9 +46,17 @@ def replay(request: ReplayRequest, reporter: Reporter) -> None:
 
 def wants_experiments(session: Session, outcome: RunOutcome, skill: Skill) -> bool:
     """After a failure always; for a finite run where it does not predict better than a constant, or the log says so."""
-    if outcome.failed_step is not None or session.request.failed:
+    if outcome.failed_step is not None or session.request.failed or session.request.collapsed:
         return True
-    return session.request.collapsed or learns(skill) is False
+    return learns(skill) is False or unfit_head(session, skill)
+
+
+def unfit_head(session: Session, skill: Skill) -> bool:
+    """Whether the head cannot fit the targets and the predictions show it."""
+    if not session.recording.batches[0].targets or (skill.score is not None and skill.score >= CLEARLY_LEARNT):
+        return False
+    fix = head_fix(session.step, session.recording.stacked_targets())
+    return fix is not None and fix.severe
 
 
 def reproduce(session: Session, starts: list[Start]) -> tuple[RunOutcome, Start]:
@@ -167,7 +179,7 @@ def look_at_layers(
         activity_end = measure_activity(session.step, last, rows)
         judge = judge_for(session.step, batches)
         skill = measure_skill(session.step, last, batches, judge)
-    known = learns(skill) if not session.rebuilt.plan.substituted else None
+    known = learns(skill) and not unfit_head(session, skill) if not session.rebuilt.plan.substituted else None
     session.reporter.found(
         activity=activity,
         activity_end=activity_end,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ class HeadFix:
     Attributes:
         why: one clause. activation: of the new head. loss: Keras' name of the loss to go with it.
         units: of the new head, None to keep them. code: the lines to write.
+        severe: the present head cannot fit these targets at all; otherwise it only fits them slowly.
     """
 
     why: str
@@ -39,6 +40,7 @@ class HeadFix:
     cause: Cause
     layer: str
     code: str
+    severe: bool = True
 
 
 def head_fix(step: TrainingStep, targets: NDArray[Any]) -> HeadFix | None:
@@ -113,7 +115,7 @@ def _choose(
     if kind in ("binary", "one_hot") and loss.startswith("mean") and activation in ("sigmoid", "softmax"):
         fitting = "binary_crossentropy" if kind == "binary" or activation == "sigmoid" else "categorical_crossentropy"
         why = f"{loss} on a {activation} has a vanishing gradient where the prediction is wrong"
-        return _fix(name, why, activation, fitting, None, Cause.LOSS_FUNCTION)
+        return replace(_fix(name, why, activation, fitting, None, Cause.LOSS_FUNCTION), severe=False)
     return _range(name, loss, activation, kind, finite)
 
 

@@ -16,7 +16,7 @@ from ckptdoctor.model import Baseline, Cause, Experiment, Skill
 from ckptdoctor.replay.batches import Batch
 from ckptdoctor.replay.failure import brief
 from ckptdoctor.replay.reproduce import RunOutcome, run
-from ckptdoctor.replay.skill import Judge, learns, measure_skill
+from ckptdoctor.replay.skill import LEARNS_SCORE, Judge, learns, measure_skill
 from ckptdoctor.replay.state import Snapshot
 from ckptdoctor.replay.step import TrainingStep
 
@@ -24,8 +24,12 @@ HELD_OUT_SHARE = 0.5  # of LEARNS_SCORE: rows not trained on may score lower, bu
 FEWEST_HELD_OUT = 32
 PROGRESS_HEALED, PROGRESS_STUCK = 0.8, 0.3  # of the way to a constant's loss; for a rate that is far too small
 MAX_POINTS = 200
-SECONDS_EACH = 1.6  # training time of one experiment
-FEWEST_STEPS, MOST_STEPS = 60, 2000
+SECONDS_EACH = 1.2  # training time of one experiment
+FEWEST_STEPS, MOST_STEPS = 60, 1600
+FIRST_LOOK = 100  # steps after which a trial is judged for the first time; then after twice as many, and so on
+CLEARLY_LEARNT = 0.6  # score at which a trial needs no further steps
+BETTER = 0.7  # of what the baseline leaves unexplained: a collapse counts as removed only where less than that is left
+FAR = 0.5  # of the constant's loss: the first loss must lie that far above it for `progress` to mean anything
 
 
 @dataclass(slots=True)
@@ -96,8 +100,7 @@ class Lab:
         """The unchanged run, over as many steps as every trial gets."""
         with tf.device(self.device):
             self.before = measure_skill(self.step, self.start, self.train, self.judge, self.held_out)
-            outcome = self._train(self.plain())
-            after = None if outcome.failed_step is not None else self._skill(self.plain(), outcome)
+            outcome, after = self._train(self.plain())
         self.baseline = Baseline(
             start=self.start_kind,
             checkpoint=self.checkpoint,
@@ -110,12 +113,30 @@ class Lab:
         )
         return self.baseline
 
-    def _train(self, setup: Setup) -> RunOutcome:
+    def _train(self, setup: Setup) -> tuple[RunOutcome, Skill | None]:
+        """Train and judge; a trial that has clearly learnt and outlived the failure is not trained further."""
         deadline = time.monotonic() + 3 * SECONDS_EACH + 4
-        return run(setup.step, setup.start, setup.train, self.steps, deadline=deadline, prepare=setup.prepare)
-
-    def _skill(self, setup: Setup, outcome: RunOutcome) -> Skill:
-        return measure_skill(setup.step, outcome.before, setup.train, setup.judge, setup.held_out)
+        total, state, prepare = RunOutcome(), setup.start, setup.prepare
+        least = 0 if self.failed_step is None else 2 * (self.failed_step + 1)
+        look, skill = max(FIRST_LOOK, least), None
+        while True:
+            outcome = run(
+                setup.step,
+                state,
+                setup.train,
+                min(look, self.steps) - total.steps,
+                deadline=deadline,
+                prepare=prepare,
+                offset=total.steps,
+            )
+            _append(total, outcome)
+            if outcome.failed_step is not None or outcome.error or outcome.before is None:
+                return total, None
+            state, prepare = outcome.before, None
+            skill = measure_skill(setup.step, state, setup.train, setup.judge, setup.held_out)
+            if total.steps >= self.steps or total.out_of_time or _clear(skill) or _dead(total):
+                return total, skill
+            look *= 2
 
     def cost(self, trial: Trial) -> float:
         """Seconds a trial will take, by what the others took."""
@@ -127,33 +148,39 @@ class Lab:
         try:
             with tf.device(self.device), trial.setup(self) as setup:
                 before = measure_skill(setup.step, setup.start, setup.train, setup.judge, setup.held_out)
-                outcome = self._train(setup)
+                outcome, after = self._train(setup)
                 failed = outcome.failed_step is not None or bool(outcome.error)
-                after = None if failed else self._skill(setup, outcome)
         except (ValueError, TypeError, AttributeError, KeyError, NotImplementedError, tf.errors.OpError) as error:
             return self._experiment(trial, removes=None, learnt=None, note=f"could not be tried ({brief(error, 160)})")
         if trial.compiles:
             spent = time.monotonic() - started - outcome.steps * self.seconds_per_step
             self.compile_seconds = max(0.3, 0.5 * self.compile_seconds + 0.5 * spent)
-        learnt, note = self._learnt(before, after)
-        survived = not failed and (self.failed_step is None or outcome.steps > self.failed_step)
-        removes = (
-            (survived if not outcome.out_of_time or survived else None) if self.failed_step is not None else learnt
-        )
+        learnt, note = self._learnt(trial, before, after)
+        if self.failed_step is not None:
+            removes: bool | None = not failed and outcome.steps > self.failed_step
+        else:
+            removes = learnt and self._better_than_baseline(after, note)
         if outcome.error:
             removes, note = None, outcome.error
         return self._experiment(
             trial, removes=removes, learnt=False if failed else learnt, note=note, outcome=outcome, after=after
         )
 
-    def _learnt(self, before: Skill, after: Skill | None) -> tuple[bool | None, str]:
+    def _better_than_baseline(self, after: Skill | None, note: str) -> bool:
+        """Whether clearly less is left unexplained than by the unchanged run; where that was stuck, `note` says so."""
+        unchanged = self.baseline.after if self.baseline is not None else None
+        if note or unchanged is None or unchanged.score is None or after is None or after.score is None:
+            return True
+        return 1 - _apart(after) <= BETTER * (1 - _apart(unchanged))
+
+    def _learnt(self, trial: Trial, before: Skill, after: Skill | None) -> tuple[bool | None, str]:
         if after is None or after.score is None:
             return None, ""
         if learns(after):
-            if after.held_out is not None and after.held_out < HELD_OUT_SHARE * 0.15:
+            if after.held_out is not None and after.held_out < HELD_OUT_SHARE * LEARNS_SCORE:
                 return False, f"learns the recorded rows by heart: the score on rows kept apart is {after.held_out:.2f}"
             return True, ""
-        covered = progress(before, after)
+        covered = progress(before, after) if trial.cause is Cause.LEARNING_RATE else None
         stuck = self.baseline.progress if self.baseline is not None and not self.baseline.failed else None
         if covered is not None and stuck is not None and covered >= PROGRESS_HEALED and stuck < PROGRESS_STUCK:
             return True, (
@@ -182,7 +209,7 @@ class Lab:
             removes_failure=removes,
             learns=learnt,
             steps_survived=outcome.steps if outcome is not None else 0,
-            steps=self.steps,
+            steps=outcome.steps + (outcome.failed_step is not None) if outcome is not None else 0,
             loss_before=losses[0] if losses else None,
             loss_after=last_mean(losses, len(self.train)),
             losses=thin(losses),
@@ -207,7 +234,7 @@ def progress(before: Skill | None, after: Skill | None) -> float | None:
     if before is None or after is None or before.loss is None or after.loss is None or before.trivial_loss is None:
         return None
     distance = before.loss - before.trivial_loss
-    if distance <= 1e-6 * max(1.0, abs(before.trivial_loss)):
+    if distance <= FAR * abs(before.trivial_loss):
         return None
     return (before.loss - after.loss) / distance
 
@@ -243,3 +270,32 @@ def model_start(step: TrainingStep, base: TrainingStep, start: Snapshot) -> Snap
     known = {id(v): value for v, value in zip(base.variables, start.values, strict=True)}
     values: list[Any] = [known[id(v)] if id(v) in known else v.numpy() for v in step.variables]
     return Snapshot(tuple(values))
+
+
+def _append(total: RunOutcome, part: RunOutcome) -> None:
+    """Add a further stretch of the same run."""
+    total.steps += part.steps
+    total.records.extend(part.records)
+    total.failed_step, total.failed_batch, total.measured = part.failed_step, part.failed_batch, part.measured
+    total.before, total.error, total.error_batch = part.before, part.error, part.error_batch
+    total.out_of_time = part.out_of_time
+    total.seconds += part.seconds
+
+
+def _clear(skill: Skill) -> bool:
+    """Whether no further step is needed to see that it learnt, on rows kept apart too."""
+    if skill.score is None or skill.score < CLEARLY_LEARNT:
+        return False
+    return skill.held_out is None or skill.held_out >= HELD_OUT_SHARE * LEARNS_SCORE
+
+
+def _dead(outcome: RunOutcome) -> bool:
+    """Whether the last steps had a gradient of exactly zero: nothing can change any more."""
+    last = outcome.records[-FIRST_LOOK:]
+    return len(last) == FIRST_LOOK and all(r.gradient_norm == 0 for r in last)
+
+
+def _apart(skill: Skill) -> float:
+    """The score on rows kept apart where it is the lower one: what was learnt by heart does not count."""
+    score = -1.0 if skill.score is None else skill.score
+    return score if skill.held_out is None else min(score, skill.held_out)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import math
 import os
 import queue
 import subprocess
@@ -15,11 +16,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import IO, Any
 
-from ckptdoctor.model import Replay, ReplayStatus
+from ckptdoctor.model import Phase, Replay, ReplayStatus
 from ckptdoctor.replay.allowlist import compile_problems, config_problems
 from ckptdoctor.replay.request import ReplayError, ReplayRequest
 from ckptdoctor.replay.watch import death_sentence, kill_group, resident_bytes
-from ckptdoctor.replay.wire import decode, dump_line, to_plain
+from ckptdoctor.replay.wire import decode, to_plain
 
 Progress = Callable[[str], None]
 
@@ -46,16 +47,53 @@ def run_replay(request: ReplayRequest, *, progress: Progress) -> Replay:
     refusal = _reason_not_to_run(request)
     if refusal is not None:
         return refusal
+    result = _run_child(request, progress)
+    if _worth_a_second_look(request, result):
+        progress("replay: the same with oneDNN's fused operations")
+        fused = _run_child(replace(request, quick=True, experiments=False), progress, onednn=True)
+        result = _compare(result, fused)
+    return replace(result, seconds=time.perf_counter() - started)
+
+
+def _run_child(request: ReplayRequest, progress: Progress, *, onednn: bool = False) -> Replay:
     progress("replay: starting TensorFlow")
-    child = _Child(request)
+    child = _Child(request, onednn=onednn)
     try:
         child.follow(progress)
     finally:
         child.close()
     if child.usage_error:
         raise ReplayError(child.usage_error)
-    result = child.result()
-    return replace(result, seconds=time.perf_counter() - started)
+    return child.result()
+
+
+def _worth_a_second_look(request: ReplayRequest, result: Replay) -> bool:
+    """Fused operations hide a NaN or make one: look where an input holds NaN, or where a known failure did not show."""
+    if result.device.startswith("GPU") or result.custom_loss:
+        return False
+    point = result.first_bad
+    if result.status is ReplayStatus.REPRODUCED and point is not None:
+        return point.phase is Phase.INPUT and (point.variable or "").startswith("x")
+    return result.status is ReplayStatus.NOT_REPRODUCED and request.failed
+
+
+def _compare(plain: Replay, fused: Replay) -> Replay:
+    """The replay with a sentence on what the fused mode showed instead."""
+    if fused.status not in (ReplayStatus.REPRODUCED, ReplayStatus.NOT_REPRODUCED):
+        return plain
+    last = fused.records[-1] if fused.records else None
+    text = ""
+    if plain.status is ReplayStatus.REPRODUCED and fused.status is ReplayStatus.NOT_REPRODUCED:
+        text = "with oneDNN's fused operations the same batches give no non-finite value: they turn NaN into 0 on a CPU"
+    elif plain.status is ReplayStatus.REPRODUCED and last is not None and math.isfinite(last.loss):
+        text = (
+            f"with oneDNN's fused operations the loss of the failing step stays finite ({last.loss:.4g}) while its gradient or "
+            "weights do not: on a CPU the log hides the first bad step"
+        )
+    elif plain.status is ReplayStatus.NOT_REPRODUCED and fused.status is ReplayStatus.REPRODUCED:
+        text = f"with oneDNN's fused operations step {fused.steps} goes non-finite, without them nothing does"
+    mode = plain.mode if not text else f"{plain.mode}; compared with oneDNN on"
+    return replace(plain, disagreement="; ".join(t for t in (plain.disagreement, text) if t), mode=mode)
 
 
 def _reason_not_to_run(request: ReplayRequest) -> Replay | None:
@@ -114,7 +152,7 @@ def _not_run(reason: str) -> Replay:
 class _Child:
     """The child process and what it has said so far."""
 
-    def __init__(self, request: ReplayRequest) -> None:
+    def __init__(self, request: ReplayRequest, *, onednn: bool = False) -> None:
         self.request = request
         self.fields: dict[str, Any] = {}
         self.usage_error = ""
@@ -128,7 +166,7 @@ class _Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=child_environment(request),
+            env=child_environment(request, onednn=onednn),
             start_new_session=True,
         )
         assert self._process.stdin is not None
@@ -256,6 +294,3 @@ def child_environment(request: ReplayRequest, *, onednn: bool = False) -> dict[s
     if request.device == "cpu":
         env["CUDA_VISIBLE_DEVICES"] = "-1"
     return env
-
-
-__all__ = ["child_environment", "dump_line", "run_replay"]

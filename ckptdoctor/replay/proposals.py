@@ -124,7 +124,16 @@ def _failure_order(at: Situation) -> list[Maker]:
 
 def _collapse_order(at: Situation) -> list[Maker]:
     first: list[Maker] = [_head] if _head_problem(at) is not None else []
-    middle: list[Maker] = [_standardising, _rates_around, _activations, _initial, _adam, _clipping, _normalising]
+    middle: list[Maker] = [
+        _standardising,
+        _activations,
+        _initial,
+        _rates_near,
+        _adam,
+        _rates_far,
+        _clipping,
+        _normalising,
+    ]
     if _constant_weights(at):
         middle = [_initial, *middle]
     if at.half:
@@ -145,16 +154,22 @@ def _layer_formula(at: Situation) -> bool:
 
 
 def _smaller_rates(at: Situation) -> list[Trial]:
-    if not np.isfinite(at.code.rate) or at.code.rate <= 0:
+    if not _usable_rate(at):
         at.skipped.append(("learning rate divided", f"the learning rate is {at.code.rate}"))
         return []
     return [changes.rate_trial(at.code, 0.1), changes.rate_trial(at.code, 0.01)]
 
 
-def _rates_around(at: Situation) -> list[Trial]:
-    if not np.isfinite(at.code.rate) or at.code.rate <= 0:
-        return []
-    return [changes.rate_trial(at.code, f) for f in (10.0, 0.1, 100.0, 0.01)]
+def _rates_near(at: Situation) -> list[Trial]:
+    return [] if not _usable_rate(at) else [changes.rate_trial(at.code, f) for f in (10.0, 0.1)]
+
+
+def _rates_far(at: Situation) -> list[Trial]:
+    return [] if not _usable_rate(at) else [changes.rate_trial(at.code, f) for f in (100.0, 0.01)]
+
+
+def _usable_rate(at: Situation) -> bool:
+    return bool(np.isfinite(at.code.rate)) and at.code.rate > 0
 
 
 def _clipping(at: Situation) -> list[Trial]:
@@ -464,6 +479,8 @@ def _normalising(at: Situation) -> list[Trial]:
     ]
     if len(hidden) < 3 or type(at.model).__name__ != "Sequential" or at.step.dialect.legacy:
         return []
+    if head is None or not head.weights:  # the head's kernel stands in the layer before a bare activation
+        hidden = hidden[:-1]
     names = [n.layer.name for n in hidden]
     return [
         surgery.rebuilt_trial(

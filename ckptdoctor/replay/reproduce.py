@@ -69,6 +69,7 @@ def run(
     *,
     deadline: float = math.inf,
     prepare: Callable[[], None] | None = None,
+    offset: int = 0,
 ) -> RunOutcome:
     """Take steps over the batches, cyclically, from a state until one fails.
 
@@ -78,6 +79,7 @@ def run(
         batches: in recorded order.
         steps: most steps.
         deadline: of `time.monotonic()`.
+        offset: steps taken before, for a run that goes on: where in the cycle of batches to begin.
         prepare: called after the start state was put in; an experiment sets its learning rate there.
     """
     outcome = RunOutcome()
@@ -91,17 +93,18 @@ def run(
     for n in range(steps):
         if n and n % SNAPSHOT_EVERY == 0:
             kept, kept_at = take(step.variables), n
-        batch = batches[n % len(batches)]
+        place = (n + offset) % len(batches)
+        batch = batches[place]
         try:
-            measured = step.take_prepared(prepared[n % len(batches)])
+            measured = step.take_prepared(prepared[place])
         except tf.errors.InvalidArgumentError as error:
             outcome.error, outcome.error_batch = brief(error), batch
             break
-        _keep(outcome.records, record_of(n, batch, measured))
+        _keep(outcome.records, record_of(n + offset, batch, measured))
         outcome.stalled = measured.loss_scale is not None and measured.loss_scale < FLOOR_OF_LOSS_SCALE
         if measured.failed or outcome.stalled:
-            outcome.failed_step, outcome.failed_batch, outcome.measured = n, batch, measured
-            outcome.before = _state_before(step, kept, batches, kept_at, n)
+            outcome.failed_step, outcome.failed_batch, outcome.measured = n + offset, batch, measured
+            outcome.before = _state_before(step, kept, batches, kept_at + offset, n + offset)
             break
         outcome.steps = n + 1
         if time.monotonic() > deadline:

@@ -64,6 +64,7 @@ class ReplayRequest:
         steps: most training steps to replay. budget: seconds for experiments.
         wall_seconds, memory_bytes: limits of the child (wall clock, resident memory).
         build: `MODULE:FUNCTION` returning the (compiled) model. custom_objects: module with the run's own classes.
+        quick: only reproduce, for a second look in another mode.
         trust: rebuild configurations that would run code of their own. unsafe_lambda: Lambda layers too.
     """
 
@@ -87,6 +88,7 @@ class ReplayRequest:
     unsafe_lambda: bool = False
     seed: int = 0
     experiments: bool = True
+    quick: bool = False
 
     @property
     def loss_scaled(self) -> bool:
