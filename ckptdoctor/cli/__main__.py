@@ -1,0 +1,5 @@
+"""`python -m ckptdoctor.cli`."""
+
+from ckptdoctor.cli import main
+
+main()
