@@ -2,7 +2,7 @@
 
 Each kernel takes a block of raw bytes that is hot in the cache and adds to a `Tally`. What was measured to be fastest
 with numpy alone: `min` and `max` propagate NaN, so two reductions tell a clean block from one that needs counting;
-sums run through `vecdot` in rows of 8,192 entries (short enough that the BLAS stays in this thread and that float32
+sums run through `vecdot` in rows of 4,096 entries (short enough that the BLAS stays in this thread and that float32
 partial sums are good to 1e-7 of the rms); 2-byte floats are tested as integers and widened by integer shifts, which is
 six times faster than a cast; 1-byte types become a histogram of 16-bit pairs.
 """
@@ -23,7 +23,7 @@ from ckptdoctor.model import CkptDoctorError
 Bytes = NDArray[np.uint8]
 Array = NDArray[Any]
 
-ROW = 8192
+ROW = 4096
 _ONES = np.ones(ROW, np.float32)
 _HALF_MASK = np.array(0x8FFFE000, np.uint32).view(np.int32)[()]
 _HALF_SCALE = np.float32(2.0**112)
