@@ -13,7 +13,8 @@ IMPORT_ALL = """
 import importlib, json, pkgutil, sys
 import ckptdoctor
 for module in pkgutil.walk_packages(ckptdoctor.__path__, "ckptdoctor."):
-    if not module.name.startswith(("ckptdoctor.replay", "ckptdoctor.recorder")):
+    heavy = module.name.startswith(("ckptdoctor.replay", "ckptdoctor.recorder"))
+    if not heavy and not module.name.endswith("__main__"):  # importing that would run the command
         importlib.import_module(module.name)
 print(json.dumps(sorted(m for m in sys.modules if "." not in m)))
 """
