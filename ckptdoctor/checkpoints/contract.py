@@ -79,7 +79,11 @@ class StoredTensor:
                 f"{self.info.path} has {self.info.nbytes:,} bytes, more than the {limit:,} allowed here"
             )
         raw = b"".join(bytes(chunk) for chunk in self.chunks())
-        return np.frombuffer(raw, dtype=storage_dtype(self.info.dtype)).reshape(self.info.shape)
+        try:
+            return np.frombuffer(raw, dtype=storage_dtype(self.info.dtype)).reshape(self.info.shape)
+        except ValueError:
+            found = f"{self.info.path} gave {len(raw):,} bytes, which do not fill its shape {self.info.shape}"
+            raise TensorReadError(found) from None
 
 
 @dataclass(slots=True)

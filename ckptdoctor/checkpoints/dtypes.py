@@ -59,6 +59,21 @@ def _storage(name: str) -> np.dtype[np.generic] | None:
     return None
 
 
+_MOST_BYTES = 1 << 50  # a petabyte: no file system holds it, so a larger product is a lie
+
+
+def plausible(shape: tuple[int, ...], width: int) -> bool:
+    """Whether a tensor of this shape and entry width can exist; extents of zero do not excuse the others."""
+    total = max(width, 1)
+    for extent in shape:
+        if extent < 0:
+            return False
+        total *= max(extent, 1)
+        if total > _MOST_BYTES:
+            return False
+    return True
+
+
 def is_known(name: str) -> bool:
     """Whether entries of this dtype can be read as numbers."""
     return len(name) <= _LONGEST_NAME and _storage(name) is not None

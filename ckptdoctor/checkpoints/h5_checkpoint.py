@@ -48,23 +48,23 @@ def open_h5_file(path: str, source: ByteSource, window: Window, limits: ReadLimi
         CheckpointError: damaged beyond use, or HDF5 without Keras weights.
     """
     content = open_hdf5(window, path, limits)
-    try:
-        if is_legacy(content.tree.groups):
-            return _legacy(path, source, content, limits)
-        if not is_keras3(content.tree.groups):
-            if content.problems:
-                raise CheckpointError(f"{path}: no weights could be located: {content.problems[0].message}")
-            raise CheckpointError(
-                f"{path} is an HDF5 file but holds no Keras weights (expected a group named vars or model_weights)"
-            )
-    except BaseException:
+    groups = content.tree.groups
+    if is_legacy(groups):
+        return _legacy(path, source, content, limits)
+    if not is_keras3(groups):
         content.close()
-        raise
+        raise CheckpointError(_no_weights(path, content))
     damaged = content.coverage < 1.0
     compiled = Missing("weights only")
     tensors = describe(content.tensors, content.names, None, compiled, content.order, partial=damaged)
     info = weights_info(path, Format.WEIGHTS_H5, source.size, content.problems, content.coverage)
     return checkpoint(info, tensors, (source, *content.sources))
+
+
+def _no_weights(path: str, content: H5Content) -> str:
+    if content.problems:
+        return f"{path}: no weights could be located: {content.problems[0].message}"
+    return f"{path} is an HDF5 file but holds no Keras weights (expected a group named vars or model_weights)"
 
 
 def _legacy(path: str, source: ByteSource, content: H5Content, limits: ReadLimits) -> Checkpoint:
@@ -144,10 +144,7 @@ def open_sharded(path: str, map_path: str, opener: Opener, limits: ReadLimits) -
                 continue
             size += content.tree.actual_bytes
             _merge(content, index, raws, names, order, problems)
-        if not sources:
-            raise CheckpointError(
-                f"{path} names {len(shards)} shards and none of them can be read: {problems[0].message}"
-            )
+        _require_one(path, shards, sources, problems)
         tensors = describe(raws, names, None, Missing("weights only"), order)
         located = sum(t.nbytes for t in raws if t.problem is None)
         metadata = document.get("metadata")
@@ -160,6 +157,12 @@ def open_sharded(path: str, map_path: str, opener: Opener, limits: ReadLimits) -
         for source in sources:
             source.close()
         raise
+
+
+def _require_one(path: str, shards: list[str], sources: list[ByteSource], problems: list[Problem]) -> None:
+    if not sources:
+        reason = problems[0].message if problems else "it names none"
+        raise CheckpointError(f"{path} names {len(shards)} shards and none of them can be read: {reason}")
 
 
 def _shard_names(path: str, weight_map: Mapping[str, Any], limits: ReadLimits, problems: list[Problem]) -> list[str]:

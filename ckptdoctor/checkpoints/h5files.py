@@ -10,7 +10,7 @@ from typing import Any
 
 from ckptdoctor.checkpoints.contained import Contained, blocks
 from ckptdoctor.checkpoints.contract import ByteSource, CheckpointError, Span, TensorReadError
-from ckptdoctor.checkpoints.dtypes import canonical_name, is_known, itemsize
+from ckptdoctor.checkpoints.dtypes import canonical_name, is_known, itemsize, plausible
 from ckptdoctor.checkpoints.hdf5 import H5Dataset, H5Group, H5Tree, Unsupported, find_signature, read_tree
 from ckptdoctor.checkpoints.hdf5.tree import H5Error
 from ckptdoctor.checkpoints.keras3 import Chunks, RawTensor, known_dtype_problem, span_chunks, unreadable
@@ -205,7 +205,7 @@ def _listed(
 ) -> H5Dataset:
     shape = tuple(int(e) for e in row["shape"])
     width = int(row["width"])
-    if len(shape) > limits.rank or any(e < 0 for e in shape):
+    if len(shape) > limits.rank or not plausible(shape, width):
         raise ValueError(path)
     nbytes = math.prod(shape) * width
     dtype, numeric = _listed_dtype(str(row["dtype"]), attributes, width)

@@ -19,7 +19,7 @@ from ckptdoctor.checkpoints.assembly import checkpoint, compile_config, read_doc
 from ckptdoctor.checkpoints.contained import Contained, blocks
 from ckptdoctor.checkpoints.contract import ByteSource, Checkpoint, CheckpointError, StoredTensor, TensorReadError
 from ckptdoctor.checkpoints.documents import parse_object
-from ckptdoctor.checkpoints.dtypes import is_known, itemsize
+from ckptdoctor.checkpoints.dtypes import is_known, itemsize, plausible
 from ckptdoctor.checkpoints.keras3 import Chunks, RawTensor, known_dtype_problem, tensor, unreadable
 from ckptdoctor.checkpoints.layers import ConfigLayer, config_tree
 from ckptdoctor.checkpoints.legacy import NamedWeight, slot_from_name, spellings_of, weight_info
@@ -159,7 +159,7 @@ def _entry(parts: tuple[str, ...], row: Mapping[str, Any], limits: ReadLimits) -
         dtype = str(row["dtype"])[:80]
     except (KeyError, TypeError, ValueError):
         return _Entry(parts, None, None, None, f"{'/'.join(parts)} is described in a way that makes no sense")
-    if len(shape) > limits.rank or any(not 0 <= e < 1 << 48 for e in shape):
+    if len(shape) > limits.rank or not plausible(shape, 16):
         return _Entry(parts, None, None, None, f"{'/'.join(parts)} has an impossible shape")
     return _Entry(parts, shape, dtype, chunks, known_dtype_problem("/".join(parts), dtype))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ckptdoctor.checkpoints.contract import ByteSource, CheckpointError
+from ckptdoctor.checkpoints.dtypes import plausible
 from ckptdoctor.checkpoints.limits import ReadLimits
 from ckptdoctor.checkpoints.protobuf import fields, message, number, varint
 
@@ -180,6 +181,8 @@ def _shape(value: memoryview, limits: ReadLimits) -> tuple[int, ...]:
         if extent < 0 or extent > 1 << 48 or len(found) >= limits.rank:
             raise CheckpointError("a tensor has an impossible shape")
         found.append(extent)
+    if not plausible(tuple(found), 16):
+        raise CheckpointError("a tensor has an impossible shape")
     return tuple(found)
 
 

@@ -311,9 +311,7 @@ def _keras_metadata(path: str, opener: Opener, limits: ReadLimits) -> tuple[_Met
         return found, 0
     source = opener.open(join(path, "keras_metadata.pb"), inside=path)
     try:
-        if source.size > limits.proto_bytes:
-            raise CheckpointError(f"keras_metadata.pb has {source.size:,} bytes, more than allowed")
-        root = _root_metadata(source.read(0, source.size))
+        root = _root_metadata(source.read(0, min(source.size, limits.proto_bytes)))
         document = parse_object(root, "the root of keras_metadata.pb", limits) if root is not None else {}
     except CheckpointError as error:
         found.problems.append(Problem(ProblemKind.DAMAGED, str(error), "keras_metadata.pb"))

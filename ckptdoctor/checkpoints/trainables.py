@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from ckptdoctor.checkpoints.alignment import Block, TrainVar
 from ckptdoctor.checkpoints.layers import ConfigLayer
 from ckptdoctor.checkpoints.naming import CONTAINERS, INTERNAL_ORDER, Place
-from ckptdoctor.checkpoints.slots import Block, TrainVar
 from ckptdoctor.model import Role, TensorInfo
 
 _INTEGERS = re.compile(r"^(>?[iu]\d|u?int\d+|bool)$")

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from ckptdoctor.checkpoints.dtypes import plausible
 from ckptdoctor.checkpoints.hdf5.tree import Cut, Damaged, Hostile, Unsupported
 from ckptdoctor.checkpoints.limits import ReadLimits
 
 MAX_TYPE_DEPTH = 8  # datatypes inside datatypes; a complex number needs 2
-MAX_TENSOR_BYTES = 1 << 50  # a petabyte: no file system holds it, so a larger product is a lie
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,10 +211,9 @@ def tensor_bytes(shape: tuple[int, ...], size: int) -> int:
     Raises:
         Hostile: beyond what any file holds.
     """
-    total = math.prod(shape) * size
-    if total > MAX_TENSOR_BYTES:
-        raise Hostile(f"a tensor of shape {shape} declares {total:.3g} bytes")
-    return total
+    if not plausible(shape, size):
+        raise Hostile(f"a tensor of shape {shape} cannot exist")
+    return math.prod(shape) * size
 
 
 FetchString = Callable[[int, int, int], bytes]  # heap address, index, length -> bytes

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import struct
 from typing import Any
 
+from ckptdoctor.checkpoints.hdf5.headers import Headers, Message
 from ckptdoctor.checkpoints.hdf5.messages import (
     Layout,
     attribute,
@@ -16,7 +16,6 @@ from ckptdoctor.checkpoints.hdf5.messages import (
     unsigned,
 )
 from ckptdoctor.checkpoints.hdf5.tree import (
-    Cut,
     Damaged,
     H5Dataset,
     H5Error,
@@ -35,10 +34,8 @@ MAX_NAME = 4096  # bytes in the name of one link
 
 # message types
 _DATASPACE, _LINK_INFO, _DATATYPE, _LINK, _EXTERNAL, _LAYOUT = 0x1, 0x2, 0x3, 0x6, 0x7, 0x8
-_FILTERS, _ATTRIBUTE, _CONTINUATION, _SYMBOL_TABLE, _ATTRIBUTE_INFO = 0xB, 0xC, 0x10, 0x11, 0x15
+_FILTERS, _ATTRIBUTE, _SYMBOL_TABLE, _ATTRIBUTE_INFO = 0xB, 0xC, 0x11, 0x15
 _SHARED = 2  # flag: the body stands elsewhere
-
-Message = tuple[int, int, bytes, int]  # type, flags, body, where the body stands
 
 
 def read_tree(window: Window, limits: ReadLimits = DEFAULT_LIMITS) -> H5Tree:
@@ -63,23 +60,13 @@ def read_top(window: Window, limits: ReadLimits = DEFAULT_LIMITS) -> H5Tree:
     return Reader(window, limits, sample=True).read()
 
 
-class Reader:
+class Reader(Headers):
     def __init__(self, window: Window, limits: ReadLimits, *, sample: bool = False) -> None:
-        self.window, self.limits, self.sample = window, limits, sample
+        super().__init__(window, limits)
+        self.sample = sample
         self.tree = H5Tree(actual_bytes=window.size)
-        self.base, self.offsets, self.lengths = 0, 8, 8
         self.seen: dict[int, str] = {}
-        self._heaps: dict[int, dict[int, tuple[int, int]]] = {}
         self._objects = 0
-
-    # --- bytes ---------------------------------------------------------------------------------
-
-    def bytes_at(self, address: int, length: int) -> bytes:
-        """Bytes at an address counted from the base; all of them or Cut."""
-        data = self.window.read(self.base + address, length)
-        if len(data) != length:
-            raise Cut(f"bytes {address:,} to {address + length:,} lie beyond the end of the file")
-        return data
 
     # --- superblock ----------------------------------------------------------------------------
 
@@ -116,86 +103,6 @@ class Reader:
         if version < 2:
             return unsigned(head, at + 4 * width + width, width)
         return unsigned(head, at + 3 * width, width)
-
-    # --- object headers ------------------------------------------------------------------------
-
-    def messages(self, address: int) -> list[Message]:
-        """The messages of the object header at an address."""
-        head = self.bytes_at(address, 16)
-        if head[:4] == b"OHDR":
-            return self._messages_v2(address, head)
-        if head[0] != 1:
-            raise Damaged(f"no object header at address {address:,}")
-        count = int.from_bytes(head[2:4], "little")
-        blocks = [(address + 16, int.from_bytes(head[8:12], "little"))]
-        if count > self.limits.hdf5_messages:
-            raise Hostile(f"an object header with {count:,} messages")
-        found: list[Message] = []
-        seen: set[int] = set()
-        total = 0
-        while blocks:
-            start, size = blocks.pop(0)
-            total += size
-            if total > self.limits.hdf5_header_bytes:
-                raise Hostile("an object header larger than allowed")
-            if start in seen:
-                raise Damaged("an object header that continues in itself")
-            seen.add(start)
-            data = self.bytes_at(start, size)
-            at = 0
-            while at + 8 <= size and len(found) < count:
-                kind, length, flags = _MESSAGE_V1.unpack_from(data, at)
-                at += 8
-                body = data[at : at + length]
-                if len(body) != length:
-                    raise Damaged("a header message that is longer than its block")
-                if kind == _CONTINUATION:
-                    blocks.append(self._continuation(body))
-                found.append((kind, flags, body, start + at))
-                at += length
-        return found
-
-    def _messages_v2(self, address: int, head: bytes) -> list[Message]:
-        if head[4] != 2:
-            raise Unsupported(f"object header version {head[4]}")
-        flags = head[5]
-        at = 6 + (16 if flags & 0x20 else 0) + (4 if flags & 0x10 else 0)
-        width = 1 << (flags & 3)
-        size = unsigned(self.bytes_at(address + at, width), 0, width)
-        blocks = [(address + at + width, size)]
-        ordered = 2 if flags & 4 else 0
-        found: list[Message] = []
-        seen: set[int] = set()
-        total = 0
-        while blocks:
-            start, size = blocks.pop(0)
-            total += size
-            if total > self.limits.hdf5_header_bytes:
-                raise Hostile("an object header larger than allowed")
-            if start in seen:
-                raise Damaged("an object header that continues in itself")
-            seen.add(start)
-            data = self.bytes_at(start, size)
-            at = 0
-            while at + 4 + ordered <= size:
-                kind, length, message_flags = _MESSAGE_V2.unpack_from(data, at)
-                at += 4 + ordered
-                body = data[at : at + length]
-                if len(body) != length:
-                    break  # the gap at a block's end may be shorter than a message
-                if kind == _CONTINUATION:
-                    where, extent = self._continuation(body)
-                    if self.bytes_at(where, 4) != b"OCHK":
-                        raise Damaged("an object header continues where nothing continues it")
-                    blocks.append((where + 4, max(0, extent - 8)))
-                found.append((kind, message_flags, body, start + at))
-                if len(found) > self.limits.hdf5_messages:
-                    raise Hostile("an object header with too many messages")
-                at += length
-        return found
-
-    def _continuation(self, body: bytes) -> tuple[int, int]:
-        return unsigned(body, 0, self.offsets), unsigned(body, self.offsets, self.lengths)
 
     # --- the tree ------------------------------------------------------------------------------
 
@@ -310,7 +217,7 @@ class Reader:
                 if flags & _SHARED:
                     raise Unsupported("a shared attribute")
                 try:
-                    name, value = attribute(body, self.offsets, self.lengths, self.limits, self._heap_string)
+                    name, value = attribute(body, self.offsets, self.lengths, self.limits, self.heap_string)
                 except Unsupported:
                     raise
                 except H5Error as error:
@@ -479,42 +386,6 @@ class Reader:
             return self.base + place.address, None
         self._problem(ProblemKind.DAMAGED, problem, path)
         return None, problem
-
-    # --- global heap ---------------------------------------------------------------------------
-
-    def _heap_string(self, address: int, index: int, length: int) -> bytes:
-        heap = self._heaps.get(address)
-        if heap is None:
-            heap = self._heaps[address] = self._global_heap(address)
-        if index not in heap:
-            raise Damaged("a text that is not in its heap")
-        offset, size = heap[index]
-        if length > size:
-            raise Damaged("a text that is longer than its place in the heap")
-        return self.bytes_at(offset, length)
-
-    def _global_heap(self, address: int) -> dict[int, tuple[int, int]]:
-        head = self.bytes_at(address, 8 + self.lengths)
-        if head[:4] != b"GCOL":
-            raise Damaged("the texts of attributes are overwritten")
-        size = unsigned(head, 8, self.lengths)
-        if size > 2 * self.limits.hdf5_attribute_bytes:
-            raise Hostile(f"a heap of {size:,} bytes")
-        found: dict[int, tuple[int, int]] = {}
-        at = 8 + self.lengths
-        step = 8 + self.lengths
-        while at + step <= size and len(found) <= self.limits.hdf5_objects:
-            entry = self.bytes_at(address + at, step)
-            index, length = int.from_bytes(entry[:2], "little"), unsigned(entry, 8, self.lengths)
-            if index == 0:
-                break
-            found[index] = (address + at + step, length)
-            at += step + (length + 7) // 8 * 8
-        return found
-
-
-_MESSAGE_V1 = struct.Struct("<HHB3x")
-_MESSAGE_V2 = struct.Struct("<BHB")
 
 
 def _checked_name(raw: bytes) -> str:
