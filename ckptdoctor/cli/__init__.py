@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
+from typing import Any
 
 import click
 
@@ -25,8 +26,18 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
 }
 
 
+class _ClosedPipeError(Exception):
+    """A `BrokenPipeError` that click does not know: its own answer is status 1, which here means a finding."""
+
+
 class _LazyGroup(click.Group):
     """A group that imports a command's module only when the command runs."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise _ClosedPipeError from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -78,12 +89,8 @@ def _run(arguments: list[str] | None) -> int:
     except (click.Abort, KeyboardInterrupt):
         _say("\nInterrupted; nothing was written.")
         return 130
-    except BrokenPipeError:
+    except (_ClosedPipeError, BrokenPipeError):
         return _closed_pipe()
-    except SystemExit as error:  # click's own answer to a closed pipe is status 1, which here means a finding
-        if isinstance(error.__context__, BrokenPipeError):
-            return _closed_pipe()
-        raise
     return status if isinstance(status, int) else 0
 
 

@@ -24,7 +24,12 @@ def _config() -> dict:
         "config": {"name": "sequential", "layers": layers, "build_input_shape": [None, 3]},
         "registered_name": None,
         "compile_config": {
-            "optimizer": {"module": "keras.optimizers", "class_name": "SGD", "config": {"learning_rate": 0.01}, "registered_name": None},
+            "optimizer": {
+                "module": "keras.optimizers",
+                "class_name": "SGD",
+                "config": {"learning_rate": 0.01},
+                "registered_name": None,
+            },
             "loss": "mse",
         },
     }

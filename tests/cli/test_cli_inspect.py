@@ -64,7 +64,8 @@ def test_json_prints_only_the_document(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "start"), [("r.json", "{"), ("r.md", "## Sick"), ("r.xml", "<?xml"), ("r.txt", "SICK"), ("r", "<!doctype html>")]
+    ("name", "start"),
+    [("r.json", "{"), ("r.md", "## Sick"), ("r.xml", "<?xml"), ("r.txt", "SICK"), ("r", "<!doctype html>")],
 )
 def test_output_names_the_file_and_its_suffix_the_format(tmp_path, elsewhere, name, start):
     result = call("inspect", run(tmp_path / "run"), "-o", name)

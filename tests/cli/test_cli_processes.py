@@ -23,7 +23,9 @@ def environment(**extra: str) -> dict[str, str]:
 
 def start(*arguments: object, cwd: Path, **extra: str) -> subprocess.CompletedProcess[str]:
     command = [*PROGRAM, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment(**extra), timeout=120, check=False)
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=cwd, env=environment(**extra), timeout=120, check=False
+    )
 
 
 BAD: dict[str, object] = {
@@ -206,7 +208,9 @@ def test_without_a_terminal_there_is_neither_colour_nor_progress(tmp_path):
 def test_text_fits_the_terminal(tmp_path, columns):
     from ckptdoctor.report.text import cells
 
-    shown = on_terminal("inspect", run(tmp_path / "run"), "--format", "text", cwd=tmp_path, columns=columns, NO_COLOR="1")
+    shown = on_terminal(
+        "inspect", run(tmp_path / "run"), "--format", "text", cwd=tmp_path, columns=columns, NO_COLOR="1"
+    )
     rows = [row.split("\r\x1b[2K")[-1].rstrip("\r") for row in shown.split("\n")]
     assert max(cells(row) for row in rows) <= columns
 
@@ -239,7 +243,9 @@ def test_version_and_help_import_nothing_heavy(tmp_path):
         "assert not heavy, heavy\n"
     )
     for option in ("--version", "--help"):
-        result = subprocess.run([sys.executable, "-c", code, option], capture_output=True, text=True, cwd=tmp_path, check=False)
+        result = subprocess.run(
+            [sys.executable, "-c", code, option], capture_output=True, text=True, cwd=tmp_path, check=False
+        )
         assert (result.returncode, result.stderr) == (0, "")
 
 
@@ -252,6 +258,10 @@ def test_inspect_never_imports_tensorflow(tmp_path):
         "assert not {'tensorflow', 'keras'} & set(sys.modules)\n"
     )
     result = subprocess.run(
-        [sys.executable, "-c", code, str(run(tmp_path / "run"))], capture_output=True, text=True, cwd=tmp_path, check=False
+        [sys.executable, "-c", code, str(run(tmp_path / "run"))],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
     )
     assert (result.returncode, result.stderr) == (0, "")
