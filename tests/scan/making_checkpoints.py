@@ -7,6 +7,7 @@ import json
 import os
 import struct
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ class Template:
     data: bytes
     places: Mapping[str, tuple[int, tuple[int, ...]]]
     suffix: str
+    member: tuple[int, int] = (0, 0)  # where the weights stand in the archive, and their size
+    checksums: tuple[int, ...] = ()  # where the archive holds their CRC
 
     def patched(self, values: Mapping[str, np.ndarray | float]) -> bytes:
         """A copy in which these tensors have other values."""
@@ -33,6 +36,13 @@ class Template:
             offset, shape = self.places[name]
             raw = np.broadcast_to(np.asarray(value, "<f4"), shape).tobytes()
             data[offset : offset + len(raw)] = raw
+        return self._sealed(data)
+
+    def _sealed(self, data: bytearray) -> bytes:
+        """With the checksum that belongs to the new bytes."""
+        start, size = self.member
+        for place in self.checksums:
+            struct.pack_into("<I", data, place, zlib.crc32(memoryview(data)[start : start + size]))
         return bytes(data)
 
     def with_step(self, step: int) -> bytes:
@@ -42,7 +52,9 @@ class Template:
     def stepped(self, data: bytes, step: int) -> bytes:
         """Another copy at another step."""
         offset, _ = self.places["optimizer/iteration"]
-        return data[:offset] + struct.pack("<q", step) + data[offset + 8 :]
+        copy = bytearray(data)
+        struct.pack_into("<q", copy, offset, step)
+        return self._sealed(copy)
 
     def tensor(self, name: str) -> np.ndarray:
         """The healthy values of a tensor."""
@@ -129,19 +141,26 @@ def weights_template(units: Sequence[int] = UNITS, features: int = FEATURES, see
     return Template(buffer.getvalue(), places, ".weights.h5")
 
 
-def keras_template(units: Sequence[int] = UNITS, features: int = FEATURES, seed: int = 0) -> Template:
-    """A `.keras` archive as Keras 3 writes it: all members stored."""
+def keras_template(
+    units: Sequence[int] = UNITS, features: int = FEATURES, seed: int = 0, *, config: dict[str, object] | None = None
+) -> Template:
+    """A `.keras` archive as Keras 3 writes it: all members stored. `config` replaces that of the Dense layers."""
     weights = weights_template(units, features, seed)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr("metadata.json", json.dumps({"keras_version": "3.15.1", "date_saved": "2026-03-01@10:00:00"}))
-        archive.writestr("config.json", json.dumps(dense_config(units, features)))
+        archive.writestr("config.json", json.dumps(config or dense_config(units, features)))
         archive.writestr("model.weights.h5", weights.data)
         info = archive.getinfo("model.weights.h5")
     data = buffer.getvalue()
     name_length, extra_length = struct.unpack_from("<HH", data, info.header_offset + 26)
     start = info.header_offset + 30 + name_length + extra_length
-    return Template(data, {name: (start + offset, shape) for name, (offset, shape) in weights.places.items()}, ".keras")
+    central = data.index(b"PK\x01\x02", start + len(weights.data))
+    while not data.startswith(b"model.weights.h5", central + 46):
+        central = data.index(b"PK\x01\x02", central + 4)
+    places = {name: (start + offset, shape) for name, (offset, shape) in weights.places.items()}
+    checksums = (info.header_offset + 14, central + 16)
+    return Template(data, places, ".keras", (start, len(weights.data)), checksums)
 
 
 def write(path: Path, data: bytes, *, age: float = 3600.0) -> Path:

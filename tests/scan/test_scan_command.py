@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from making_checkpoints import keras_template, write, write_run
+from making_checkpoints import dense_config, keras_template, write, write_run
 
 from ckptdoctor.cli.scan import duration, listed_paths, progress_line
 from ckptdoctor.scanner import Counts
@@ -208,10 +208,14 @@ def test_hostile_names_are_text_everywhere(tmp_path):
     assert all(row.startswith(("::error file=", "::notice ", "::warning ")) for row in shown.stdout.splitlines())
 
 
+EVIL = {"class_name": "__lambda__", "config": {"code": "4wEAAAA=", "defaults": None, "closure": None}}
+
+
 def test_malice_is_shown_without_making_a_healthy_file_sick(tmp_path):
-    data = KERAS.data.replace(b'"class_name": "Dense"', b'"class_name":"Lambda"', 1)
-    assert len(data) == len(KERAS.data)
-    write(tmp_path / "evil.keras", data)
+    config = dense_config()
+    layers = config["config"]["layers"]
+    layers.append({"module": "keras.layers", "class_name": "Lambda", "config": {"name": "l", "function": EVIL}})
+    write(tmp_path / "evil.keras", keras_template(config=config).data)
     write(tmp_path / "good.keras", KERAS.data)
     done = run("scan", tmp_path, "--format", "jsonl")
     lines = {os.path.basename(x["path"]): x for x in map(json.loads, done.stdout.splitlines())}
