@@ -16,6 +16,7 @@ from ckptdoctor.model import Format
 KERAS_WEIGHTS = ("model.weights.h5", "model.weights.npz")
 BACKUP_WEIGHTS = "latest.weights.h5"
 SAVED_MODEL = "saved_model.pb"
+_MAP_START = 1 << 16  # bytes in which a shard map names itself: only its total size stands before
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ def in_file(path: str, source: ByteSource, opener: Opener) -> Found | None:
     window = Window(source, 0, source.size, block=opener.read_ahead)
     if find_signature(window) is not None:
         return Found(Format.WEIGHTS_H5)
-    if head.lstrip()[:1] == b"{" and path.endswith(".json"):
+    if head.lstrip()[:1] == b"{" and b'"weight_map"' in source.read(0, _MAP_START):
         return Found(Format.SHARDED_H5, path)
     if is_table(source) and path.endswith(".index"):
         return Found(Format.TF_CHECKPOINT, path[:-6])
@@ -84,8 +85,6 @@ def narrowed(found: Found, source: ByteSource, opener: Opener, limits: ReadLimit
         return Format.KERAS_ZIP if "config.json" in names or any(w in names for w in KERAS_WEIGHTS) else None
     if found.format is Format.WEIGHTS_H5:
         return _hdf5(Window(source, 0, source.size, block=opener.read_ahead), limits)
-    if found.format is Format.SHARDED_H5:
-        return Format.SHARDED_H5 if b'"weight_map"' in source.read(0, 1 << 16) else None
     return found.format
 
 

@@ -7,7 +7,7 @@ import os
 from ckptdoctor.checkpoints.containers import in_directory, in_file, narrowed
 from ckptdoctor.checkpoints.contract import CheckpointError
 from ckptdoctor.checkpoints.limits import DEFAULT_LIMITS, ReadLimits
-from ckptdoctor.checkpoints.sources import LocalOpener, Opener
+from ckptdoctor.checkpoints.sources import CachingOpener, LocalOpener, Opener
 from ckptdoctor.model import Format
 
 
@@ -16,7 +16,7 @@ def detect_format(
 ) -> Format | None:
     """The container at a path, or None where there is no checkpoint. Reads a few blocks at most."""
     name = os.fspath(path)
-    opener = opener if opener is not None else LocalOpener(limits)
+    opener = LocalOpener(limits) if opener is None else CachingOpener(opener)
     try:
         if opener.stat(name).is_dir:
             found = in_directory(name, opener)

@@ -20,6 +20,8 @@ def parse_json(raw: bytes, where: str, limits: ReadLimits) -> Any:
     """
     if len(raw) > limits.json_bytes:
         raise CheckpointError(f"{where} has {len(raw):,} bytes, more than the {limits.json_bytes:,} allowed for JSON")
+    if raw.count(b",") + raw.count(b"[") + raw.count(b"{") > limits.json_items:
+        raise CheckpointError(f"{where} holds more than the {limits.json_items:,} values allowed for JSON")
     try:
         value = json.loads(raw)
     except RecursionError:

@@ -19,7 +19,6 @@ from ckptdoctor.checkpoints.sources import Window
 from ckptdoctor.model import Problem, ProblemKind
 
 _BLOCK = 4 << 20  # bytes asked of the child at a time
-_STORED_RATIO = 1100  # the most that gzip shrinks: a tensor declared larger was never written
 
 
 @dataclass(slots=True)
@@ -214,7 +213,7 @@ def _listed(
     problem: str | None = None
     if row["refused"]:
         problem = f"{path} {row['refused']}: Keras never writes this, and it was not read"
-    elif nbytes > limits.zip_ratio_floor and nbytes > _STORED_RATIO * max(1, int(row["stored"])):
+    elif nbytes > limits.zip_ratio_floor and nbytes > limits.zip_ratio * max(1, int(row["stored"])):
         problem = f"{path} declares {nbytes:.3g} bytes but stores {int(row['stored']):,}: it was not read"
     elif offset is not None and not 0 <= start + int(offset) <= start + int(offset) + nbytes <= window.size:
         problem = f"{path} lies beyond the end of the file"

@@ -13,21 +13,23 @@ class ReadLimits:
 
     Attributes:
         json_bytes: size of one JSON document. The configuration of a 10,000-layer model has about 20 MB.
+        json_items: values in one JSON document, by its brackets and commas; each costs about 100 bytes of memory.
         json_depth: nesting of one JSON document. Keras nests 6 levels a nested model; ten models deep is unheard of.
         hdf5_objects: groups and datasets in one HDF5 file. A 2,000-layer model with Adam has about 20,000.
         hdf5_depth: nesting of groups. Real models stay below 30; 3,000 levels took libraries 15 s.
         hdf5_messages: messages in one object header. Keras writes fewer than 12; weight lists with many attributes
             reach hundreds.
         hdf5_header_bytes: size of one object header. The format bounds a message at 64 KiB.
+        hdf5_metadata_bytes: bytes of metadata read from one HDF5 file in all. 20,000 objects take about 40 MB.
         hdf5_attribute_bytes: size of one attribute's value. Legacy files hold the whole configuration in one.
         rank: dimensions of a tensor; HDF5 and numpy both stop at 32.
         zip_members: entries of an archive. Assets can be many (vocabularies), weights are one.
-        zip_ratio: inflated to stored size of one member. Weights deflate by 1.1, an all-zero tensor by 1,030: the bound
-            is for members larger than `zip_ratio_floor`.
+        zip_ratio: inflated to stored size of one member (or of a compressed tensor). Weights deflate by 1.1, weights that
+            are all NaN by 1,000, so the bound is only for what is larger than `zip_ratio_floor`.
         zip_ratio_floor: below this many inflated bytes a high ratio does no harm.
         inflate_memory_bytes: a deflated member up to this size is inflated in memory, a larger one into an unlinked
             temporary file.
-        inflate_disk_bytes: the most one archive may ask of that temporary file.
+        inflate_disk_bytes: the most one archive may ask of that temporary file; half of what is free is never exceeded.
         sparse_floor_bytes, sparse_ratio: a file larger than the first of which less than one part in `sparse_ratio` is
             allocated on disk is refused: reading it costs hours and it holds nothing.
         directory_entries: files listed in a directory checkpoint.
@@ -44,16 +46,18 @@ class ReadLimits:
     """
 
     json_bytes: int = 64 * MIB
+    json_items: int = 2_000_000
     json_depth: int = 128
     hdf5_objects: int = 200_000
     hdf5_depth: int = 64
     hdf5_messages: int = 4096
     hdf5_header_bytes: int = 4 * MIB
-    hdf5_attribute_bytes: int = 64 * MIB
+    hdf5_metadata_bytes: int = 128 * MIB
+    hdf5_attribute_bytes: int = 32 * MIB
     rank: int = 32
     zip_members: int = 65_536
-    zip_ratio: int = 1100
-    zip_ratio_floor: int = 64 * MIB
+    zip_ratio: int = 100
+    zip_ratio_floor: int = 4 * GIB
     inflate_memory_bytes: int = 8 * MIB
     inflate_disk_bytes: int = 64 * GIB
     sparse_floor_bytes: int = GIB

@@ -7,7 +7,7 @@ import os
 from ckptdoctor.checkpoints.containers import Found, in_directory, in_file
 from ckptdoctor.checkpoints.contract import ByteSource, Checkpoint, CheckpointError
 from ckptdoctor.checkpoints.limits import DEFAULT_LIMITS, ReadLimits
-from ckptdoctor.checkpoints.sources import LocalOpener, Opener, Window
+from ckptdoctor.checkpoints.sources import CachingOpener, LocalOpener, Opener, Window
 from ckptdoctor.model import Format
 
 
@@ -26,7 +26,7 @@ def open_checkpoint(
         CheckpointError: it does not exist, is not a checkpoint, or is damaged beyond use.
     """
     name = os.fspath(path)
-    opener = opener if opener is not None else LocalOpener(limits)
+    opener = LocalOpener(limits) if opener is None else CachingOpener(opener)
     if not name:
         raise CheckpointError("an empty path names no checkpoint")
     try:

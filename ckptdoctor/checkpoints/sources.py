@@ -125,17 +125,24 @@ class Window:
     """
 
     def __init__(
-        self, source: ByteSource, offset: int, size: int, *, block: int = LOCAL_BLOCK, blocks: int = 128
+        self,
+        source: ByteSource,
+        offset: int,
+        size: int,
+        *,
+        block: int = LOCAL_BLOCK,
+        blocks: int = 128,
+        whole_below: int = SMALL_FILE,
     ) -> None:
         self.source, self.offset, self.size = source, offset, max(0, size)
-        self._block, self._limit = block, blocks
+        self._block, self._limit, self._small = block, blocks, whole_below
         self._cache: OrderedDict[int, bytes] = OrderedDict()
         self._lock = threading.Lock()
         self._whole: bytes | None = None
 
     def whole(self) -> bytes | None:
         """All bytes where the window is small, else None."""
-        if self._whole is None and self.size <= SMALL_FILE:
+        if self._whole is None and self.size <= self._small:
             self._whole = self.source.read(self.offset, self.size)
         return self._whole
 
@@ -188,6 +195,61 @@ class SliceOf:
 
     def close(self) -> None:
         """Nothing of its own to release."""
+
+
+class Cached:
+    """A slow source read in blocks that are kept: a remote file, whose every request costs a round trip.
+
+    Long reads go straight through; they are tensors, read once.
+    """
+
+    def __init__(self, source: ByteSource, block: int, blocks: int = 64) -> None:
+        self.name, self.size = source.name, source.size
+        self._source = source
+        self._window = Window(source, 0, source.size, block=block, blocks=blocks, whole_below=block)
+        self._block = block
+
+    def read_into(self, offset: int, buffer: memoryview) -> int:
+        """Fill `buffer` from `offset`."""
+        if len(buffer) > self._block:
+            return self._source.read_into(offset, buffer)
+        data = self._window.read(offset, len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """At most `length` bytes from `offset`."""
+        return self._source.read(offset, length) if length > self._block else self._window.read(offset, length)
+
+    def close(self) -> None:
+        """Release the file."""
+        self._source.close()
+
+
+class CachingOpener:
+    """Another opener whose files are read in blocks of its `read_ahead`, and whose listings are asked for once."""
+
+    def __init__(self, opener: Opener) -> None:
+        self._opener = opener
+        self.read_ahead = opener.read_ahead
+        self._stats: dict[str, FileStat] = {}
+        self._lists: dict[str, list[str]] = {}
+
+    def stat(self, path: str) -> FileStat:
+        """As the opener, remembered."""
+        if path not in self._stats:
+            self._stats[path] = self._opener.stat(path)
+        return self._stats[path]
+
+    def list(self, path: str) -> list[str]:
+        """As the opener, remembered."""
+        if path not in self._lists:
+            self._lists[path] = self._opener.list(path)
+        return self._lists[path]
+
+    def open(self, path: str, *, inside: str | None = None) -> ByteSource:
+        """As the opener, through blocks."""
+        return Cached(self._opener.open(path, inside=inside), self.read_ahead)
 
 
 class LocalOpener:

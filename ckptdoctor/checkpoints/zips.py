@@ -7,6 +7,7 @@ cut off has no central directory: its members are then found from their local he
 from __future__ import annotations
 
 import os
+import shutil
 import struct
 import tempfile
 import zlib
@@ -316,10 +317,11 @@ def member_window(archive: Archive, name: str, limits: ReadLimits, *, block: int
         raise CheckpointError(f"{archive.source.name}: the archive has no part {name}")
     if member.method == STORED:
         return Window(archive.source, member.offset, member.stored, block=block)
-    limit = member.size or min(limits.zip_ratio * max(member.stored, 1), limits.inflate_disk_bytes)
-    if limit > limits.inflate_disk_bytes:
+    limit = member.size or min(limits.zip_ratio * max(member.stored, 1), limits.zip_ratio_floor)
+    room = min(limits.inflate_disk_bytes, shutil.disk_usage(tempfile.gettempdir()).free // 2)
+    if limit > max(room, limits.inflate_memory_bytes):
         raise CheckpointError(
-            f"{archive.source.name}: {name} inflates to {limit:,} bytes, more than the {limits.inflate_disk_bytes:,} allowed"
+            f"{archive.source.name}: {name} inflates to {limit:,} bytes, more than the {room:,} of temporary space allowed"
         )
     source = _inflated(archive, member, limit, limits)
     if source.size != member.size or member.cut:

@@ -23,12 +23,16 @@ class Headers:
     def __init__(self, window: Window, limits: ReadLimits) -> None:
         self.window, self.limits = window, limits
         self.base, self.offsets, self.lengths = 0, 8, 8
+        self._budget = limits.hdf5_metadata_bytes
         self._heaps: dict[int, dict[int, tuple[int, int]]] = {}
 
     # --- bytes ---------------------------------------------------------------------------------
 
     def bytes_at(self, address: int, length: int) -> bytes:
         """Bytes at an address counted from the base; all of them or Cut."""
+        self._budget -= length
+        if self._budget < 0:
+            raise Hostile(f"more than {self.limits.hdf5_metadata_bytes:,} bytes of metadata")
         data = self.window.read(self.base + address, length)
         if len(data) != length:
             raise Cut(f"bytes {address:,} to {address + length:,} lie beyond the end of the file")
