@@ -11,15 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ckptdoctor.evidence.association import MAX_ROWS, Rows, associate
-from ckptdoctor.evidence.batch_reading import (
-    BatchesError,
-    BatchSet,
-    RecordedBatches,
-    StoredArray,
-    as_numbers,
-    is_saved_dataset,
-    open_batches,
-)
+from ckptdoctor.evidence.batch_arrays import BatchesError, StoredArray, as_numbers
+from ckptdoctor.evidence.batch_reading import BatchSet, RecordedBatches, is_saved_dataset, open_batches
 from ckptdoctor.model import ArrayStats, Association, Batches, CompileSpec, FeatureStats, Missing, ModelSpec
 
 __all__ = ["BatchesError", "RecordedBatches", "is_saved_dataset", "measure_batches", "open_batches"]

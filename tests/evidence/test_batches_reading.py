@@ -11,7 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ckptdoctor.evidence.batch_reading import MAX_INFLATED, BatchesError, open_batches
+from ckptdoctor.evidence.batch_arrays import MAX_INFLATED
+from ckptdoctor.evidence.batch_reading import BatchesError, open_batches
 from ckptdoctor.evidence.batches import measure_batches
 from ckptdoctor.model import Missing
 

@@ -146,3 +146,21 @@ def test_the_extension_does_not_matter(path, tmp_path):
     shutil.copy(LOGS / path, tmp_path / "noname")
     assert expected == detect_log(tmp_path / "noname")
     assert read_log(tmp_path / "noname").series
+
+
+@pytest.mark.parametrize(
+    ("name", "loss", "count", "bad"),
+    [
+        ("csvlogger.csv", "loss", 2, None),
+        ("csvlogger_terminate_on_nan.csv", "loss", 2, None),
+        ("nan_tanh.csv", "loss", 2, 0.0),
+        ("nan_term.csv", "val_loss", 1, 0.0),
+        ("tb_k2", "epoch_loss", 2, None),
+        ("tb_k3", "batch_loss", 4, None),
+        ("tb_k3_nan", "batch_loss", 2, 2.0),
+    ],
+)
+def test_logs_of_other_runs(name, loss, count, bad):
+    series = read_log(LOGS / "callbacks" / name).find(loss)
+    assert series.count == count
+    assert (series.first_nonfinite or (None,))[0] == bad
