@@ -135,7 +135,7 @@ def load_recording(path: str, spec: ModelSpec | Missing) -> Recording:
     Raises:
         CannotReplay: nothing usable in the file.
     """
-    from ckptdoctor.evidence.batch_reading import BatchesError, open_batches
+    from ckptdoctor.evidence.batches import BatchesError, open_batches
 
     try:
         with open_batches(path, spec) as source:

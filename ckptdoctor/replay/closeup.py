@@ -13,6 +13,7 @@ import tensorflow as tf
 from ckptdoctor.model import ChainLink, NonfinitePoint, Phase
 from ckptdoctor.replay.batches import Batch
 from ckptdoctor.replay.dialect import raw
+from ckptdoctor.replay.naming import operation_names
 from ckptdoctor.replay.opwatch import OpRecord, OpWatch, bad_rows, floats, glimpse
 from ckptdoctor.replay.state import Snapshot, put
 from ckptdoctor.replay.step import TrainingStep, tensors
@@ -40,7 +41,7 @@ class Observation:
 def observe(step: TrainingStep, before: Snapshot, batch: Batch) -> Observation:
     """Take one eager step from a state, watching everything."""
     put(step.variables, before)
-    names = {id(n.layer): n.name for n in step.owners.layers}
+    names = {id(n.layer): n.name for n in step.owners.layers} | operation_names(step.model)
     watch = OpWatch(step.dialect, names, batch.rows)
     inputs, targets, weight = tensors(batch)
     for tensor in (*inputs, *targets):

@@ -22,6 +22,7 @@ from ckptdoctor.replay.request import ReplayRequest
 from ckptdoctor.replay.session import Session, Start, prepare, start_states
 from ckptdoctor.replay.skill import judge_for, learns, measure_skill
 from ckptdoctor.replay.state import put
+from ckptdoctor.replay.suspicion import suspect
 from ckptdoctor.replay.trials import run_trials
 
 CYCLES_WITHOUT_FAILURE = 4  # passes over the batches of a run that shows no failure: enough for its own steps
@@ -34,14 +35,20 @@ def replay(request: ReplayRequest, reporter: Reporter) -> None:
         CannotReplay, UsageError: with the sentence for the user.
     """
     session = prepare(request, reporter)
-    outcome, start = reproduce(session, start_states(session))
+    starts = start_states(session)
+    outcome, start = reproduce(session, starts)
     report_run(session, outcome, start)
     if request.quick:
         return
     point = look_closely(session, outcome) if outcome.failed_step is not None else None
     activity, skill = look_at_layers(session, outcome, start)
+    suspicion = None
+    if session.rebuilt.plan.substituted and request.failed and outcome.failed_step is None:
+        reporter.stage(f"trying the usual formula of '{session.rebuilt.plan.custom}'")
+        suspicion = suspect(session, starts)
+        reporter.found(suspected=suspicion[0] if suspicion is not None else None)
     if request.experiments and wants_experiments(session, outcome, skill):
-        run_trials(session, outcome, start, point, activity)
+        run_trials(session, outcome, start, point, activity, suspicion)
 
 
 def wants_experiments(session: Session, outcome: RunOutcome, skill: Skill) -> bool:

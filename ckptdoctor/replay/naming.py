@@ -32,6 +32,18 @@ def named_layers(model: Any, prefix: str = "") -> Iterator[NamedLayer]:
             yield NamedLayer(name, layer)
 
 
+def operation_names(model: Any, prefix: str = "") -> dict[int, str]:
+    """Names of bare operations (`keras.ops` calls in a functional model) by identity; nested models included."""
+    names: dict[int, str] = {}
+    for operation in getattr(model, "operations", None) or ():
+        name = prefix + str(operation.name)
+        if hasattr(operation, "layers") and _is_model(operation):
+            names.update(operation_names(operation, name + "/"))
+        elif not hasattr(operation, "trainable_variables"):
+            names[id(operation)] = name
+    return names
+
+
 def _is_model(layer: Any) -> bool:
     return any(c.__name__ == "Model" for c in type(layer).__mro__)
 

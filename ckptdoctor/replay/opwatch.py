@@ -138,7 +138,25 @@ class OpWatch:
             finally:
                 watch._gradient_of = None
 
+        operation_class = _operation_class(self._dialect)
+        plain_operation = operation_class.__call__ if operation_class is not None else None
+
+        def operate(operation: Any, *args: Any, **kwargs: Any) -> Any:
+            assert plain_operation is not None
+            if isinstance(operation, layer_class) or id(operation) not in watch._names:
+                return plain_operation(operation, *args, **kwargs)
+            name = watch._names[id(operation)]
+            watch._layers.append(name)
+            try:
+                outputs = plain_operation(operation, *args, **kwargs)
+            finally:
+                watch._layers.pop()
+            watch._keep(name, operation, args, outputs)
+            return outputs
+
         layer_class.__call__ = call
+        if operation_class is not None:
+            operation_class.__call__ = operate
         pywrap_tfe.TFE_Py_RegisterGradientFunction(gradient)
         op_callbacks.add_op_callback(self._on_op)
         try:
@@ -147,6 +165,8 @@ class OpWatch:
             op_callbacks.remove_op_callback(self._on_op)
             pywrap_tfe.TFE_Py_RegisterGradientFunction(plain_gradient)
             layer_class.__call__ = plain_call
+            if operation_class is not None:
+                operation_class.__call__ = plain_operation
 
     def _keep(self, name: str, layer: Any, args: tuple[Any, ...], outputs: Any) -> None:
         if args and hasattr(args[0], "dtype"):
@@ -268,6 +288,11 @@ class OpWatch:
                     return True
                 reached.update(record.outputs)
         return False
+
+
+def _operation_class(dialect: Dialect) -> Any | None:
+    """Keras 3's class of bare operations; Keras 2 has none."""
+    return None if dialect.legacy else getattr(dialect.keras, "Operation", None)
 
 
 def _text(name: Any) -> str:

@@ -9,12 +9,14 @@ import tensorflow as tf
 from ckptdoctor.model import Cause, Experiment, LayerActivity, NonfinitePoint
 from ckptdoctor.replay.batches import Batch
 from ckptdoctor.replay.code import optimizer_code
+from ckptdoctor.replay.formulas import Formula
 from ckptdoctor.replay.lab import Lab, split_rows, steps_for
 from ckptdoctor.replay.proposals import Situation, propose
 from ckptdoctor.replay.reproduce import RunOutcome
 from ckptdoctor.replay.session import Session, Start
 from ckptdoctor.replay.skill import judge_for, learns
 from ckptdoctor.replay.state import Snapshot, put
+from ckptdoctor.replay.suspicion import guarded_trial
 
 
 def run_trials(
@@ -23,6 +25,7 @@ def run_trials(
     start: Start,
     point: NonfinitePoint | None,
     activity: tuple[tuple[LayerActivity, ...], tuple[LayerActivity, ...]],
+    suspicion: tuple[NonfinitePoint, Formula, int, Start] | None = None,
 ) -> None:
     """Try the changes that may help, handing over each result as it comes.
 
@@ -30,6 +33,7 @@ def run_trials(
         outcome, start: the reproduction and the state it began from.
         point: the first bad place, None for a run that stays finite.
         activity: the layers at the first and at the last finite state.
+        suspicion: what the usual formula of a missing custom loss did.
     """
     lab = make_lab(session, outcome, start)
     session.reporter.stage(f"running the unchanged model for {lab.steps} steps to compare with")
@@ -48,16 +52,30 @@ def run_trials(
         policy=str(getattr(session.step.model.dtype_policy, "name", "float32")),
         seed=session.request.seed,
     )
-    attempt_all(session, lab, situation)
+    if session.rebuilt.plan.substituted and situation.collapsed and session.request.failed:
+        attempt_losses(session, lab, suspicion)
+    else:
+        attempt_all(session, lab, situation)
+
+
+def attempt_losses(session: Session, lab: Lab, suspicion: tuple[NonfinitePoint, Formula, int, Start] | None) -> None:
+    """For a failed run whose loss is not at hand: the substitute, and the usual formula with its weak spot guarded."""
+    # a stand-in that compares nothing is no fix, whatever it survives
+    done = [_substitution(session, lab)] if lab.judge.kind else []
+    session.reporter.found(experiments=tuple(done))
+    if suspicion is None:
+        return
+    _, formula, failed_step, start = suspicion
+    lab.failed_step, lab.start, lab.start_kind = failed_step, start.snapshot, start.state.kind
+    lab.steps = steps_for(lab.seconds_per_step, failed_step)
+    lab.train, lab.held_out = list(session.recording.batches), []
+    done.append(lab.attempt(guarded_trial(session, formula)))
+    session.reporter.found(experiments=tuple(done))
 
 
 def attempt_all(session: Session, lab: Lab, situation: Situation) -> None:
     """The proposals in order until the budget is spent."""
     done: list[Experiment] = []
-    if session.rebuilt.plan.substituted and situation.collapsed and session.request.failed:
-        done.append(_substitution(session, lab))
-        session.reporter.found(experiments=tuple(done))
-        return
     deadline = time.monotonic() + session.request.budget
     trials = propose(situation)
     skipped = list(situation.skipped)
@@ -76,7 +94,7 @@ def make_lab(session: Session, outcome: RunOutcome, start: Start) -> Lab:
     """The bench: from the state the failure was reproduced from; for a collapse from the run's beginning."""
     batches = session.recording.batches
     per_step = time_a_step(session, start)
-    if outcome.failed_step is not None:
+    if outcome.failed_step is not None or session.request.failed:
         state, kind, checkpoint = start.snapshot, start.state.kind, start.state.checkpoint
         train, held = list(batches), list[Batch]()
     else:
