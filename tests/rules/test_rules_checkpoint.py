@@ -277,6 +277,32 @@ ROWS = [
     ),
     Row("CKD132", lambda: evidence(spec=deep(9)), lambda: evidence(spec=deep(5))),
     Row(
+        "CKD119",
+        lambda: evidence(census=census(tensor("h/bias", shape=(64,), rms=10.0, mean=-10.0), iterations=0)),
+        lambda: evidence(census=census(tensor("lstm/bias", shape=(64,), rms=0.5, mean=0.25), iterations=0)),
+        cause=Cause.INITIALIZATION,
+        says="h/bias",
+    ),
+    Row(
+        "CKD133",
+        lambda: evidence(spec=spec(layer("drop", "Dropout", config={"rate": 0.95}), layer("out"))),
+        lambda: evidence(spec=spec(layer("drop", "Dropout", config={"rate": 0.5}), layer("out"))),
+        cause=Cause.ARCHITECTURE,
+    ),
+    Row(
+        "CKD133",
+        lambda: evidence(spec=spec(layer("neck", units=1), layer("out", units=8, activation="softmax"))),
+        lambda: evidence(spec=spec(layer("neck", units=4), layer("out", units=8, activation="softmax"))),
+        cause=Cause.ARCHITECTURE,
+        says="squeezes",
+    ),
+    Row(
+        "CKD134",
+        lambda: evidence(spec=spec(layer("h", activation="softmax"), layer("out", units=1, activation="linear"))),
+        lambda: evidence(spec=spec(layer("h", activation="gelu"), layer("out", units=3, activation="softmax"))),
+        cause=Cause.ACTIVATION,
+    ),
+    Row(
         "CKD301",
         lambda: evidence(timeline=timeline(point(0), point(1, BAD, status=Status.SICK))),
         lambda: evidence(timeline=timeline()),

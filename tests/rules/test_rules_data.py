@@ -99,9 +99,10 @@ def activity(
     flat: float | None = None,
     gradient: float | None = None,
     kind: str = "relu",
+    spread: float = 0.1,
 ) -> LayerActivity:
     glimpse = TensorGlimpse(name, (32, 64), "float32", 0, 0.0, 1.0)
-    return LayerActivity(name, "Dense", kind, glimpse, dead, flat, 0.1, gradient_rms=gradient)
+    return LayerActivity(name, "Dense", kind, glimpse, dead, flat, spread, gradient_rms=gradient)
 
 
 def standing_still(**changes):
@@ -457,6 +458,12 @@ ROWS = [
         cause=Cause.DATA_NONFINITE,
     ),
     Row("CKD512", lambda: evidence(replay=replay(not_restored=("a/kernel",))), lambda: evidence(replay=replay())),
+    Row(
+        "CKD513",
+        lambda: standing_still(activity=(activity("a", spread=0.4), activity("pool", spread=0.0))),
+        lambda: standing_still(activity=(activity("a", spread=0.4), activity("pool", spread=0.05))),
+        says="After pool all rows look the same before training",
+    ),
     Row(
         "CKD601",
         lambda: stuck(),

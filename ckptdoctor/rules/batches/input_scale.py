@@ -35,6 +35,20 @@ def feeds(spec: ModelSpec | None, classes: set[str] | frozenset[str]) -> bool:
     return any(layer.class_name in classes for layer in first_layers(spec))
 
 
+def takers(spec: ModelSpec | None, array: ArrayStats, inputs: int) -> list[LayerSpec]:
+    """The layers that take one recorded input: by its name (`x_<input>`), else by its position (`x_0`), else all."""
+    if spec is None:
+        return []
+    sources = [layer for layer in spec.layers if layer.class_name == "InputLayer"]
+    key = array.name.removeprefix("x_")
+    named = [layer for layer in sources if layer.name.rsplit("/", 1)[-1] == key]
+    if not named and key.isdigit() and inputs == len(spec.inputs) and int(key) < len(spec.inputs):
+        named = [layer for layer in sources if layer.name == spec.inputs[int(key)]]
+    if not named or inputs == 1:
+        return first_layers(spec)
+    return [layer for layer in spec.layers if {n.name for n in named} & set(layer.inbound)]
+
+
 @rule(
     code="CKD403",
     name="input-scale",
@@ -47,6 +61,7 @@ def feeds(spec: ModelSpec | None, classes: set[str] | frozenset[str]) -> bool:
             unit="rms",
             source="initialisers assume inputs of about unit size; hand-chosen, DeepDiagnosis warns outside [-1, 1]",
         ),
+        "tiny": Threshold(0.03, unit="rms", source="hand-chosen: signals and gradients shrink with the inputs"),
         "ordinary": Threshold(3.0, unit="rms", source="standardised features have 1; hand-chosen"),
         "disparity": Threshold(
             1e3, unit="largest ÷ median feature std", source="hand-chosen: curvature differs by the square"
@@ -69,12 +84,12 @@ def feeds(spec: ModelSpec | None, classes: set[str] | frozenset[str]) -> bool:
 )
 def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     spec = maybe_spec(evidence)
-    if feeds(spec, RESCALING) or feeds(spec, LOOKUPS):
-        return
     failing = went_nonfinite(evidence)
-    for array in batches_of(evidence).inputs:
+    inputs = batches_of(evidence).inputs
+    for array in inputs:
         size = rms(array)
-        if size is None:
+        taking = takers(spec, array, len(inputs))
+        if size is None or any(layer.class_name in RESCALING | LOOKUPS for layer in taking):
             continue
         stds = sorted(f.std for f in array.features if f.std is not None and f.std > 0)
         disparity = stds[-1] / stds[len(stds) // 2] if len(stds) > 1 else 1.0
@@ -91,6 +106,22 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
                 votes=votes(
                     (Cause.DATA_SCALE, weight, f"inputs are {size:.3g} in size where initialisers assume 1"),
                     (Cause.EXPLODING_GRADIENTS, 0.3 if failing else 0.0, "gradients grow with the inputs"),
+                ),
+            )
+        elif 0 < size < limits["tiny"]:
+            yield Finding(
+                rule="CKD403",
+                severity=Severity.WARNING,
+                message=f"The inputs {array.name} are tiny: rms {size:.2g}, from {array.min:.2g} to {array.max:.2g}.",
+                measured=size,
+                threshold=limits["tiny"],
+                unit="rms",
+                votes=votes(
+                    (
+                        Cause.DATA_SCALE,
+                        0.0 if failing else 2.5,
+                        f"inputs are {size:.2g} in size where initialisers assume 1",
+                    )
                 ),
             )
         elif disparity > limits["disparity"]:

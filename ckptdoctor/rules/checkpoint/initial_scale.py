@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from ckptdoctor.evidence.initializers import fans
-from ckptdoctor.model import Cause, Census, Evidence, Finding, Role, Severity, Timeline
+from ckptdoctor.model import Cause, Census, Evidence, Finding, Role, Severity, TensorStats, Timeline
 from ckptdoctor.rules.parts import maybe_spec, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
 from ckptdoctor.rules.symptoms import went_nonfinite
@@ -32,6 +33,10 @@ def initial_census(evidence: Evidence) -> Census | None:
         "large": Threshold(
             4.0, unit="std ÷ He std", source="hand-chosen; each layer multiplies the signal by about this factor"
         ),
+        "embedding": Threshold(
+            5.0, unit="rms", source="Keras starts embeddings within 0.05; tables with unit variance are common"
+        ),
+        "bias": Threshold(1.5, unit="|mean|", source="biases start at 0, forget gates at 1"),
         "small": Threshold(
             0.08, unit="std ÷ He std", source="hand-chosen; each layer divides the signal by about this factor"
         ),
@@ -54,49 +59,75 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     census = initial_census(evidence)
     if census is None:
         return
-    odd: list[tuple[str, str, float]] = []
-    kernels = 0
-    for t in census.of_role(Role.WEIGHT):
-        if (
-            len(t.info.shape) < 2
-            or t.std is None
-            or "embedding" in t.info.variable
-            or not _judged(evidence, t.info.layer)
-        ):
-            continue
-        kernels += 1
-        ratio = t.std / (2.0 / max(fans(t.info.shape)[0], 1)) ** 0.5
-        if ratio > limits["large"] or ratio < limits["small"]:
-            odd.append((t.info.layer or t.info.path, t.info.variable, ratio))
-    if not odd:
-        return
-    layer, variable, ratio = max(odd, key=lambda o: o[2]) if went_nonfinite(evidence) else odd[0]
+    judged = [t for t in census.of_role(Role.WEIGHT) if t.std is not None and _judged(evidence, t.info.layer)]
+    kernels = [
+        t
+        for t in judged
+        if len(t.info.shape) > 1 and "embedding" not in t.info.variable and "bias" not in t.info.variable
+    ]
+    odd = [(t, r) for t in kernels if (r := _ratio(t)) > limits["large"] or r < limits["small"]]
+    if odd:
+        yield _kernels(odd, len(kernels), evidence, limits)
+    for t in judged:
+        embedding = "embedding" in t.info.variable and (t.rms or 0.0) > limits["embedding"]
+        bias = t.info.variable == "bias" and len(t.info.shape) == 1 and abs(t.mean or 0.0) > limits["bias"]
+        if embedding or bias:
+            yield _other(t, limits["embedding" if embedding else "bias"])
+            return
+
+
+def _ratio(t: TensorStats) -> float:
+    """Spread over that of He (or, for recurrences, orthogonal) initialisation."""
+    gain = 1.0 if "recurrent" in t.info.variable else 2.0
+    return float((t.std or 0.0) / math.sqrt(gain / max(fans(t.info.shape)[0], 1)))
+
+
+def _kernels(odd: list[tuple[TensorStats, float]], kernels: int, evidence: Evidence, limits: Limits) -> Finding:
+    failing = went_nonfinite(evidence)
+    t, ratio = max(odd, key=lambda o: o[1]) if failing else odd[0]
     constant = ratio < 1e-6
     what = "constant" if constant else f"{ratio:.2g} times the usual spread"
     most = len(odd) >= 0.5 * kernels
-    yield Finding(
+    loud = (
+        min(1.6 + 0.8 * abs(math.log10(ratio / limits["large" if ratio > 1 else "small"])), 3.0)
+        if not constant
+        else 3.0
+    )
+    return Finding(
         rule="CKD119",
         severity=Severity.WARNING,
-        message=f"Before training, {len(odd)} of {kernels} kernels had an unusual scale; {layer}/{variable} was {what}.",
-        layer=layer,
-        variable=variable,
+        message=f"Before training, {len(odd)} of {kernels} kernels had an unusual scale; {t.info.label} was {what}.",
+        layer=t.info.layer,
+        variable=t.info.variable,
         step=0,
         measured=ratio,
         threshold=limits["large"] if ratio > 1 else limits["small"],
         unit="std ÷ √(2 / fan-in)",
         votes=votes(
-            (
-                Cause.INITIALIZATION,
-                (3.0 if constant else 2.0) if most else 1.0,
-                "the state at step 0 is already unusual",
-            ),
+            (Cause.INITIALIZATION, loud if most or failing else 1.2, "the state at step 0 is already unusual"),
             (
                 Cause.VANISHING_GRADIENTS,
-                1.0 if not constant and ratio < 1 else 0.0,
+                0.8 if not constant and ratio < 1 else 0.0,
                 "small initial kernels shrink signal and gradient",
             ),
-            (Cause.EXPLODING_GRADIENTS, 1.0 if ratio > 1 else 0.0, "large initial kernels grow signal and gradient"),
+            (Cause.EXPLODING_GRADIENTS, 0.8 if ratio > 1 else 0.0, "large initial kernels grow signal and gradient"),
         ),
+    )
+
+
+def _other(t: TensorStats, limit: float) -> Finding:
+    return Finding(
+        rule="CKD119",
+        severity=Severity.WARNING,
+        message=f"Before training, {t.info.label} had rms {t.rms:.3g}, far from the usual.",
+        layer=t.info.layer,
+        variable=t.info.variable,
+        step=0,
+        measured=t.rms,
+        threshold=limit,
+        unit="rms",
+        votes=votes((Cause.INITIALIZATION, 2.8, "the state at step 0 is already unusual")),
+        data={"locates": True},
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from ckptdoctor.model import Cause, Evidence, Finding, Severity
 from ckptdoctor.rules.parts import spec_of, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
+from ckptdoctor.rules.standstill import standstill
 from ckptdoctor.rules.symptoms import HAS_KERNEL, PASS_THROUGH, head, went_nonfinite
 
 
@@ -39,18 +40,35 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     hidden = [layer for layer in others if layer.class_name in HAS_KERNEL]
     allowed = HAS_KERNEL | PASS_THROUGH | {"InputLayer", "Sequential", "Functional"}
     plain = all(layer.class_name in allowed and layer.activation in (None, "linear") for layer in others)
-    if not plain or len(hidden) < limits["layers"]:
+    if not plain or not _too_simple(evidence, len(hidden), limits):
         return
+    stuck = standstill(evidence) is not None
+    single = not hidden
+    text = (
+        f"{found[0].name} is the only layer with weights: the model is linear."
+        if single
+        else f"None of the {len(hidden)} hidden layers has a non-linear activation: together they are one linear map."
+    )
+    why = "the model is linear, and the task is not" if stuck else "the model is linear"
     yield Finding(
         rule="CKD126",
         severity=Severity.INFO,
-        message=f"None of the {len(hidden)} hidden layers has a non-linear activation: together they are one linear map.",
-        layer=hidden[0].name,
+        message=text,
+        layer=found[0].name if single else hidden[0].name,
         measured=float(len(hidden)),
         threshold=limits["layers"],
         unit="hidden layers",
         votes=votes(
-            (Cause.ACTIVATION, 1.8, "no hidden layer is non-linear"),
-            (Cause.ARCHITECTURE, 1.5, "no hidden layer is non-linear"),
+            (Cause.ACTIVATION, 0.8 if single else 2.8 if stuck else 1.8, why),
+            (Cause.ARCHITECTURE, 3.0 if single else 2.0 if stuck else 1.5, why),
         ),
+        data={"locates": stuck},
     )
+
+
+def _too_simple(evidence: Evidence, hidden: int, limits: Limits) -> bool:
+    """Hidden layers without effect; or none at all where simple non-linear models do much better."""
+    if hidden >= limits["layers"]:
+        return True
+    found = standstill(evidence)
+    return found is not None and found.kind == "fails_an_easy_task"

@@ -26,6 +26,8 @@ from ckptdoctor.rules.registry import Limits, Threshold, rule
             1e-1, unit="epsilon", source="hand-chosen: larger than usual √v̂, the adaptivity is gone"
         ),
         "beta_1": Threshold(0.99, unit="beta_1", source="hand-chosen: usual 0.9"),
+        "clip": Threshold(5e-3, unit="clip", source="hand-chosen: usual clips are 0.1 to 10"),
+        "penalty": Threshold(0.05, unit="regularisation", source="hand-chosen: usual 1e-5 to 1e-2"),
         "weight_decay": Threshold(
             0.5, unit="weight decay", source="hand-chosen: times a rate of 0.001 weights halve in 1,400 steps"
         ),
@@ -83,6 +85,20 @@ def _odd(optimizer: OptimizerSpec, limits: Limits) -> Iterator[tuple[str, float,
     beta = optimizer.config.get("beta_1")
     if isinstance(beta, float) and beta > limits["beta_1"]:
         yield "beta_1", beta, limits["beta_1"], 1.5, "the mean gradient forgets too slowly"
+    for name in ("clipnorm", "global_clipnorm", "clipvalue"):
+        clip = getattr(optimizer, name)
+        if isinstance(clip, float | int) and 0 <= clip < limits["clip"] and optimizer.class_name == "SGD":
+            yield (
+                name,
+                float(clip),
+                limits["clip"],
+                3.0,
+                "gradients are cut to almost nothing and SGD takes them as they are",
+            )
+    for name in ("l1_regularization_strength", "l2_regularization_strength"):
+        strength = optimizer.config.get(name)
+        if isinstance(strength, float) and strength > limits["penalty"]:
+            yield name, strength, limits["penalty"], 2.5, "it pulls every weight to zero"
     decay = optimizer.config.get("weight_decay")
     if isinstance(decay, float) and decay > limits["weight_decay"]:
-        yield "weight_decay", decay, limits["weight_decay"], 2.0, "weights are pulled to zero faster than they learn"
+        yield "weight_decay", decay, limits["weight_decay"], 3.0, "weights are pulled to zero faster than they learn"

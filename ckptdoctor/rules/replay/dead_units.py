@@ -53,11 +53,16 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         threshold=limits["fraction"],
         unit="share of units",
         votes=votes(
-            (Cause.ACTIVATION, (2.5 if output else 1.2) if stuck else 0.0, "dead units pass no gradient"),
-            (Cause.INITIALIZATION, 0.8 if stuck and at_start else 0.0, "they were dead from the start"),
+            (
+                Cause.ACTIVATION,
+                (2.5 if output else 0.8 if at_start else 1.4) if stuck else 0.0,
+                "dead units pass no gradient",
+            ),
+            (Cause.INITIALIZATION, 1.2 if stuck and at_start else 0.0, "they were dead from the start"),
             (Cause.LEARNING_RATE, 0.8 if stuck and not at_start else 0.0, "they died during training"),
             (Cause.DATA_SCALE, 0.3 if stuck else 0.0, "large inputs kill units"),
         ),
+        data={"locates": stuck},
     )
 
 

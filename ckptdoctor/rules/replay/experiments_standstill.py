@@ -80,7 +80,7 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         rule="CKD503",
         severity=Severity.INFO,
         message=text,
-        layer=next((e.layer for e in healing if e.layer), None),
+        layer=next((e.layer for e in healing if e.layer and e.key.startswith("output")), None),
         measured=f"{len(healing)} of {len(replay.experiments)} experiments heal",
         votes=votes(*[(cause, weight, why) for cause, (weight, why) in cast.items()]),
         data={"confirms": proved[0].value} if proved is not None and proved[1][0] >= 1.5 and len(healing) <= 2 else {},

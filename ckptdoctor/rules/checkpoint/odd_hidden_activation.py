@@ -1,0 +1,72 @@
+"""CKD134: hidden activations that are meant for outputs, or are not Keras' own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ckptdoctor.model import Cause, Evidence, Finding, Severity
+from ckptdoctor.rules.parts import spec_of, votes
+from ckptdoctor.rules.registry import Limits, rule
+from ckptdoctor.rules.standstill import standstill
+from ckptdoctor.rules.symptoms import HAS_KERNEL, RECURRENT, hidden_activations, went_nonfinite
+
+KNOWN = frozenset(
+    ["relu", "relu6", "leaky_relu", "elu", "selu", "gelu", "silu", "swish", "mish", "celu", "glu", "tanh", "sigmoid", "hard_sigmoid", "hard_silu", "hard_swish", "hard_tanh", "hard_shrink", "soft_shrink", "tanh_shrink", "softplus", "softsign", "exponential", "linear", "softmax", "log_softmax", "log_sigmoid", "sparsemax", "sparse_plus", "sparse_sigmoid", "squareplus", "threshold", "prelu", "p_re_lu", "squared_relu"]
+)
+
+
+@rule(
+    code="CKD134",
+    name="odd-hidden-activation",
+    severity=Severity.INFO,
+    needs={"spec"},
+    since="0.1.0",
+    doc="""
+    ## What it finds
+    Softmax on a hidden dense layer, and activations or layers whose code is not in the file.
+    ## Why it matters
+    A hidden softmax leaves numbers of size 1/n that sum to 1: nearly no signal and nearly no gradient. Own activations may have
+    no gradient at all (a step), or a gradient that is not finite (sqrt, log, division).
+    ## How to confirm
+    Exchange it for relu.
+    ## How to fix
+    relu or gelu in hidden layers; an epsilon in own formulas.
+    ## References
+    Slope of softmax; the double-where trap.
+    """,
+)
+def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
+    spec = spec_of(evidence)
+    stuck, failing = standstill(evidence) is not None, went_nonfinite(evidence)
+    softmax = [
+        layer
+        for layer, a in hidden_activations(spec)
+        if a == "softmax" and layer.class_name in HAS_KERNEL | {"Activation", "Softmax"}
+    ]
+    own = [
+        layer for layer, a in hidden_activations(spec) if a.lower() not in KNOWN and layer.class_name not in RECURRENT
+    ]
+    custom = [layer for layer in spec.layers if layer.registered is not None or layer.class_name == "Lambda"]
+    if softmax and not failing and spec.graph_known and len(softmax) == 1:
+        yield Finding(
+            rule="CKD134",
+            severity=Severity.INFO,
+            message=f"The hidden layer {softmax[0].name} ends in softmax.",
+            layer=softmax[0].name,
+            measured="softmax",
+            votes=votes((Cause.ACTIVATION, 2.5 if stuck else 0.3, "a hidden softmax leaves nearly no signal")),
+            data={"locates": stuck},
+        )
+    for layer in [*own, *custom][:1]:
+        why = "its code is not Keras' own"
+        yield Finding(
+            rule="CKD134",
+            severity=Severity.INFO,
+            message=f"{layer.name} uses {layer.registered or layer.activation or layer.class_name}, which is not Keras' own.",
+            layer=layer.name,
+            measured=layer.registered or layer.activation,
+            votes=votes(
+                (Cause.ACTIVATION, 1.6 if stuck or failing else 0.0, why),
+                (Cause.ARCHITECTURE, 0.8 if stuck or failing else 0.0, why),
+            ),
+        )

@@ -1,0 +1,84 @@
+"""CKD513: a layer after which all rows look the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ckptdoctor.model import Cause, Evidence, Finding, Severity
+from ckptdoctor.rules.parts import replay_of, votes
+from ckptdoctor.rules.registry import Limits, Threshold, rule
+from ckptdoctor.rules.standstill import standstill
+
+PLAIN = {
+    "MaxPooling1D",
+    "MaxPooling2D",
+    "AveragePooling1D",
+    "AveragePooling2D",
+    "GlobalAveragePooling1D",
+    "GlobalAveragePooling2D",
+}
+PLAIN |= {
+    "GlobalMaxPooling1D",
+    "GlobalMaxPooling2D",
+    "BatchNormalization",
+    "LayerNormalization",
+    "Flatten",
+    "Reshape",
+    "Cropping2D",
+}
+
+
+@rule(
+    code="CKD513",
+    name="signal-lost",
+    severity=Severity.INFO,
+    needs={"replay"},
+    since="0.1.0",
+    thresholds={
+        "drop": Threshold(
+            1e-3,
+            unit="spread over rows ÷ that before it",
+            source="hand-chosen: ordinary layers change it by less than a factor of ten",
+        )
+    },
+    doc="""
+    ## What it finds
+    The first layer, before or after training, whose output no longer depends on the row, although its input does.
+    ## Why it matters
+    Nothing after it can tell rows apart. It is dead, saturated, or throws the signal away by its construction.
+    ## How to confirm
+    The spread over rows of the layer's output on a batch.
+    ## How to fix
+    Look at that layer: its pool size, its units, its activation, its normalisation.
+    ## References
+    Measured on re-created public failures.
+    """,
+)
+def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
+    replay = replay_of(evidence)
+    if standstill(evidence) is None:
+        return
+    for when, activities in (("before training", replay.activity), ("after training", replay.activity_end)):
+        before: float | None = None
+        for a in activities:
+            if a.row_std is None:
+                continue
+            if before is not None and before > 0 and a.row_std < limits["drop"] * before:
+                plain = a.class_name in PLAIN
+                yield Finding(
+                    rule="CKD513",
+                    severity=Severity.WARNING,
+                    message=f"After {a.layer} all rows look the same {when}: spread {a.row_std:.1e} against {before:.1e} before it.",
+                    layer=a.layer,
+                    measured=a.row_std / before,
+                    threshold=limits["drop"],
+                    unit="spread over rows ÷ that before it",
+                    votes=votes(
+                        (Cause.ARCHITECTURE, 2.5 if plain else 0.5, f"{a.layer} throws the signal away"),
+                        (Cause.ACTIVATION, 0.0 if plain else 0.8, f"{a.layer} throws the signal away"),
+                        (Cause.VANISHING_GRADIENTS, 0.4, f"{a.layer} passes no gradient"),
+                    ),
+                    data={"locates": plain},
+                )
+                return
+            before = a.row_std
