@@ -6,6 +6,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ckptdoctor.api import Inspection as Inspection
+    from ckptdoctor.api import InspectOptions as InspectOptions
+    from ckptdoctor.api import inspect as inspect
     from ckptdoctor.recorder.flight import FlightRecorder as FlightRecorder
     from ckptdoctor.scanner import ScanReport as ScanReport
     from ckptdoctor.scanner import ScanResult as ScanResult
@@ -14,6 +17,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _LAZY = {
+    "InspectOptions": "ckptdoctor.api",
+    "Inspection": "ckptdoctor.api",
+    "inspect": "ckptdoctor.api",
     "FlightRecorder": "ckptdoctor.recorder.flight",  # needs TensorFlow, which `import ckptdoctor` must not
     "ScanReport": "ckptdoctor.scanner",
     "ScanResult": "ckptdoctor.scanner",

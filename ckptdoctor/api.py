@@ -2,15 +2,60 @@
 
 from __future__ import annotations
 
+import html
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 from ckptdoctor import __version__
-from ckptdoctor.model import Report, Status
+from ckptdoctor.model import CkptDoctorError, Report
 
 Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection(Report):
+    """The report of one `inspect`, with what a notebook or a script wants of it."""
+
+    def save_html(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Write the page, whole or not at all; returns its path.
+
+        Args:
+            path: the file; `<name>.ckptdoctor.html` in the working directory where none is given.
+
+        Raises:
+            CkptDoctorError: it cannot be written there.
+        """
+        from ckptdoctor.report import render
+        from ckptdoctor.report.writing import default_name, write_atomically
+
+        return str(write_atomically(path or default_name(self), render(self, "html")))
+
+    def to_json(self) -> str:
+        """The JSON document, strict: non-finite numbers are strings."""
+        return self._rendered("json")
+
+    def to_markdown(self) -> str:
+        """The report for an issue tracker, below 60,000 characters."""
+        return self._rendered("markdown")
+
+    def __str__(self) -> str:
+        return self._rendered("text")
+
+    def _repr_markdown_(self) -> str:
+        return self._rendered("markdown")
+
+    def _repr_html_(self) -> str:
+        """The page in a frame of its own: its styles and script stay inside, and it may run nothing else."""
+        page = html.escape(self._rendered("html"), quote=True)
+        return f'<iframe sandbox="allow-scripts" title="ckptdoctor" style="width:100%;height:48em;border:0" srcdoc="{page}"></iframe>'
+
+    def _rendered(self, format_: str) -> str:
+        from ckptdoctor.report import render
+
+        return render(self, format_)
 
 
 def _silent(_message: str) -> None:
@@ -53,13 +98,15 @@ def inspect(
     paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     options: InspectOptions | None = None,
     progress: Progress | None = None,
-) -> Report:
+    **changes: Any,
+) -> Inspection:
     """Perform the post-mortem on a checkpoint or a run directory.
 
     Args:
         paths: a checkpoint, a run directory, or several checkpoints of one run.
         options: see `InspectOptions`.
         progress: called with a short line when a stage begins.
+        changes: single options by name, e.g. `replay=False`; they override `options`.
 
     Raises:
         CkptDoctorError: nothing could be read, or an option does not fit; the text is for the user.
@@ -69,7 +116,7 @@ def inspect(
     from ckptdoctor.evidence.gather import gather
     from ckptdoctor.rules.registry import check_words, run_rules
 
-    options = options or InspectOptions()
+    options = _with(options or InspectOptions(), changes)
     progress = progress or _silent
     started = time.perf_counter()
     check_words(select=options.select, ignore=options.ignore, overrides=options.thresholds)
@@ -79,7 +126,7 @@ def inspect(
     progress("weighing the evidence")
     outcome = run_rules(evidence, select=options.select, ignore=options.ignore, overrides=options.thresholds)
     diagnosis = conclude(outcome, evidence)
-    return Report(
+    return Inspection(
         evidence=evidence,
         findings=outcome.findings,
         skipped=outcome.skipped,
@@ -91,6 +138,8 @@ def inspect(
     )
 
 
-def is_sick(report: Report) -> bool:
-    """Whether the verdict is `sick`."""
-    return report.verdict.status is Status.SICK
+def _with(options: InspectOptions, changes: Mapping[str, Any]) -> InspectOptions:
+    known = {f.name for f in fields(InspectOptions)}
+    if unknown := sorted(set(changes) - known):
+        raise CkptDoctorError(f"inspect has no option '{unknown[0]}'; it has {', '.join(sorted(known))}")
+    return replace(options, **changes)

@@ -209,6 +209,12 @@ def _by_association(evidence: Evidence, ratio: float, fall: float, text: str) ->
     return None
 
 
+def easy_for_simple_models(evidence: Evidence) -> bool:
+    """Simple models explain at least half of the recorded targets: the data is learnable."""
+    measured = evidence.batches.association if isinstance(evidence.batches, Batches) else None
+    return isinstance(measured, Association) and measured.rows >= MIN_ROWS and measured.score > EASY
+
+
 def _guess_of_constant(evidence: Evidence) -> tuple[float, str] | None:
     """Without recorded targets: the loss of an even guess over the head's classes, accuracy at chance as a witness."""
     spec = maybe_spec(evidence)

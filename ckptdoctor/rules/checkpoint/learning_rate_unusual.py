@@ -23,13 +23,13 @@ ADAPTIVE = {"Adam", "AdamW", "Nadam", "Adamax", "RMSprop", "Lamb", "Lion", "Adaf
         "adaptive_high": Threshold(
             0.02, unit="learning rate", source="UMLAUT warns above 0.01 for Adam; hand-chosen factor 2"
         ),
-        "adaptive_low": Threshold(1e-6, unit="learning rate", source="UMLAUT warns below 1e-7 for Adam; hand-chosen"),
+        "adaptive_low": Threshold(3e-6, unit="learning rate", source="UMLAUT warns below 1e-7 for Adam; hand-chosen"),
         "sgd_high": Threshold(
             0.5,
             unit="learning rate",
             source="hand-chosen: SGD up to 0.1 is common, 1 can be right on standardised data",
         ),
-        "sgd_low": Threshold(1e-6, unit="learning rate", source="hand-chosen"),
+        "sgd_low": Threshold(1e-5, unit="learning rate", source="hand-chosen"),
     },
     doc="""
     ## What it finds

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ckptdoctor.model import Cause, Evidence, Finding, Severity
 from ckptdoctor.rules.parts import spec_of, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
-from ckptdoctor.rules.standstill import standstill
+from ckptdoctor.rules.standstill import easy_for_simple_models, standstill
 from ckptdoctor.rules.symptoms import HAS_KERNEL, PASS_THROUGH, head, went_nonfinite
 
 
@@ -70,5 +70,4 @@ def _too_simple(evidence: Evidence, hidden: int, limits: Limits) -> bool:
     """Hidden layers without effect; or none at all where simple non-linear models do much better."""
     if hidden >= limits["layers"]:
         return True
-    found = standstill(evidence)
-    return found is not None and found.kind == "fails_an_easy_task"
+    return standstill(evidence) is not None and easy_for_simple_models(evidence)

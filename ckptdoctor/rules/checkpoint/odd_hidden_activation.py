@@ -11,7 +11,43 @@ from ckptdoctor.rules.standstill import standstill
 from ckptdoctor.rules.symptoms import HAS_KERNEL, RECURRENT, hidden_activations, went_nonfinite
 
 KNOWN = frozenset(
-    ["relu", "relu6", "leaky_relu", "elu", "selu", "gelu", "silu", "swish", "mish", "celu", "glu", "tanh", "sigmoid", "hard_sigmoid", "hard_silu", "hard_swish", "hard_tanh", "hard_shrink", "soft_shrink", "tanh_shrink", "softplus", "softsign", "exponential", "linear", "softmax", "log_softmax", "log_sigmoid", "sparsemax", "sparse_plus", "sparse_sigmoid", "squareplus", "threshold", "prelu", "p_re_lu", "squared_relu"]
+    [
+        "relu",
+        "relu6",
+        "leaky_relu",
+        "elu",
+        "selu",
+        "gelu",
+        "silu",
+        "swish",
+        "mish",
+        "celu",
+        "glu",
+        "tanh",
+        "sigmoid",
+        "hard_sigmoid",
+        "hard_silu",
+        "hard_swish",
+        "hard_tanh",
+        "hard_shrink",
+        "soft_shrink",
+        "tanh_shrink",
+        "softplus",
+        "softsign",
+        "exponential",
+        "linear",
+        "softmax",
+        "log_softmax",
+        "log_sigmoid",
+        "sparsemax",
+        "sparse_plus",
+        "sparse_sigmoid",
+        "squareplus",
+        "threshold",
+        "prelu",
+        "p_re_lu",
+        "squared_relu",
+    ]
 )
 
 

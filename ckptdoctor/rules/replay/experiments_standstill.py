@@ -8,7 +8,7 @@ from ckptdoctor.model import Cause, Evidence, Finding, ReplayStatus, Severity
 from ckptdoctor.rules.parts import replay_of, votes
 from ckptdoctor.rules.registry import Limits, rule
 from ckptdoctor.rules.replay.outcomes import Outcome, Pattern, outcome
-from ckptdoctor.rules.standstill import standstill
+from ckptdoctor.rules.standstill import easy_for_simple_models, standstill
 
 WEIGHTS: dict[str, tuple[Cause, float]] = {
     "lr*": (Cause.LEARNING_RATE, 2.2),
@@ -69,7 +69,13 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
             "a hidden activation or initial scale that lets gradients through makes it learn",
         )
     if not healing and len(replay.experiments) >= 3:
-        cast[Cause.LABELS] = (max(1.2, cast.get(Cause.LABELS, (0.0, ""))[0]), "nothing that was tried makes it learn")
+        why = "nothing that was tried makes it learn"
+        if easy_for_simple_models(evidence):
+            cast[Cause.ARCHITECTURE] = (1.5, f"{why}, and simple models do")
+        else:
+            cast[Cause.LABELS] = (1.2, why)
+    if len(healing) == 1 and healing[0].key.startswith("optimizer_"):
+        cast[Cause.OPTIMIZER] = (2.0, f"only {healing[0].change} makes it learn")
     proved = max(cast.items(), key=lambda item: item[1][0], default=None)
     text = (
         f"What makes it learn: {'; '.join(e.change for e in healing[:4])}."

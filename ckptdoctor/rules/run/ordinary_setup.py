@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from ckptdoctor.model import Association, Batches, Cause, Evidence, Finding, ModelSpec, Severity
+from ckptdoctor.model import Batches, Cause, Evidence, Finding, ModelSpec, Severity
 from ckptdoctor.rules.batches.input_scale import rms
 from ckptdoctor.rules.checkpoint.learning_rate_unusual import ADAPTIVE
 from ckptdoctor.rules.checkpoint.loss_head_mismatch import judge_pair
 from ckptdoctor.rules.parts import spec_of, votes
 from ckptdoctor.rules.registry import Limits, rule
-from ckptdoctor.rules.standstill import standstill
+from ckptdoctor.rules.standstill import easy_for_simple_models, standstill
 from ckptdoctor.rules.symptoms import (
     BINARY,
     CATEGORICAL,
@@ -60,7 +60,7 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     found = standstill(evidence)
     if found is None or not _ordinary(spec, evidence):
         return
-    if found.kind == "fails_an_easy_task" or _predictable(evidence):
+    if easy_for_simple_models(evidence) and _ordinary_size(evidence):
         return  # the recorded inputs do predict the targets: elimination would end at the wrong place
     worse = found.kind == "worse_than_constant"
     why = "rate, activations, initialisers, head and loss are the usual ones"
@@ -103,11 +103,6 @@ def _initializer(config: object) -> str:
     name = config.get("class_name") if isinstance(config, dict) else config
     text = str(name or "GlorotUniform")
     return "".join(part.capitalize() for part in text.split("_")) if "_" in text else text
-
-
-def _predictable(evidence: Evidence) -> bool:
-    measured = evidence.batches.association if isinstance(evidence.batches, Batches) else None
-    return isinstance(measured, Association) and measured.score > 0.2 and _ordinary_size(evidence)
 
 
 def _ordinary_size(evidence: Evidence) -> bool:
