@@ -1,0 +1,1 @@
+"""How often the diagnosis is right: `python -m tests.evaluation [CASES…]`."""

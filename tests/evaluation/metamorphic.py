@@ -1,0 +1,76 @@
+"""Changes that must not change a verdict, and evidence whose absence must not flip one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.evaluation.cases import EvaluationCase
+from tests.evaluation.running import Answer, Setting, ask_all
+from tests.evaluation.scoring import removal_flips, renamed_differs
+from tests.evaluation.variants import rename_files, rename_layers
+
+REMOVALS = (
+    Setting("without its log", without=("log",)),
+    Setting("without its batches", replay=False, without=("batches",)),
+    Setting("without log and batches", replay=False, without=("log", "batches")),
+)
+
+
+def metamorphic(cases: Sequence[EvaluationCase], *, replay: bool, jobs: int, timeout: float) -> int:
+    """Check every case in every way, printing what differs. Returns 1 where something does."""
+    original = {a.case.name: a for a in ask_all(cases, Setting(replay=replay), jobs=jobs, timeout=timeout)}
+    complaints = 0
+    complaints += _renamed(cases, original, Setting(replay=replay), jobs=jobs, timeout=timeout)
+    for setting in REMOVALS:
+        reduced = Setting(setting.name, replay=replay and setting.replay, without=setting.without)
+        for answer in ask_all(cases, reduced, jobs=jobs, timeout=timeout):
+            complaints += _report(
+                original[answer.case.name], answer, setting.name, _flip(original[answer.case.name], answer)
+            )
+    print(
+        f"{complaints} complaints about {len(cases)} runs, each renamed twice and with evidence taken away {len(REMOVALS)} times"
+    )
+    return 1 if complaints else 0
+
+
+def _renamed(
+    cases: Sequence[EvaluationCase], original: dict[str, Answer], setting: Setting, *, jobs: int, timeout: float
+) -> int:
+    complaints = 0
+    for answer in ask_all(cases, setting, jobs=jobs, timeout=timeout, change=lambda run: rename_files(run, 1)):
+        before = original[answer.case.name]
+        complaints += _report(before, answer, "other file names", _difference(before, answer, {}))
+    names: dict[str, str] = {}
+
+    def relabel(run: Path) -> Path:
+        names.update(rename_layers(run, 2))
+        return run
+
+    for case in cases:
+        names.clear()
+        for answer in ask_all([case], setting, jobs=1, timeout=timeout, change=relabel):
+            if names:
+                complaints += _report(
+                    original[case.name], answer, "other layer names", _difference(original[case.name], answer, names)
+                )
+    return complaints
+
+
+def _difference(before: Answer, after: Answer, layers: dict[str, str]) -> str:
+    if before.document is None or after.document is None:
+        return "" if before.document is after.document else f"no report: {before.error or after.error}"
+    return renamed_differs(before.document, after.document, layers)
+
+
+def _flip(full: Answer, reduced: Answer) -> str:
+    if full.document is None or reduced.document is None:
+        return ""
+    return removal_flips(full.document, reduced.document)
+
+
+def _report(original: Answer, changed: Answer, how: str, complaint: str) -> int:
+    if complaint:
+        print(f"{original.case.name}: {how}: {complaint}", flush=True)
+    del changed
+    return int(bool(complaint))

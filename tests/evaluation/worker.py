@@ -1,0 +1,28 @@
+"""One inspection: `python -m tests.evaluation.worker RUN OUT replay|no-replay` writes the JSON document to OUT."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+
+def main(run: str, out: str, replay: str) -> int:
+    """Returns 0, or 2 where there is no report; the reason goes to standard error."""
+    from ckptdoctor.api import InspectOptions, inspect
+    from ckptdoctor.model import CkptDoctorError
+    from ckptdoctor.report import render
+
+    try:
+        report = inspect([run], InspectOptions(replay=None if replay == "replay" else False))
+        document = render(report, "json")
+    except CkptDoctorError as error:
+        print(error, file=sys.stderr)
+        return 2
+    partial = Path(out + ".partial")
+    partial.write_text(document)
+    partial.rename(out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
