@@ -9,7 +9,7 @@ Brier's skill score. The same best-of is taken for each permutation of y, so cho
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,15 +20,15 @@ from ckptdoctor.model import Association, Missing
 
 Floats = NDArray[np.float64]
 
-MAX_ROWS = 1000
-"""Rows that are used: the cost is that of inverting a matrix of this size a few times."""
+MAX_ROWS = 600
+"""Rows that are used: the cost is that of two eigendecompositions of a matrix of this size."""
 MIN_ROWS = 40
 """Below, a permutation test of this kind cannot tell a weak relation from none (hand-chosen)."""
 MIN_PER_CLASS = 4
 MAX_FEATURES = 256
 """Wider inputs are projected at random to this width, which keeps distances (Johnson and Lindenstrauss)."""
 MAX_OUTPUTS = 32
-PERMUTATIONS = 40
+PERMUTATIONS = 30
 VOCABULARY = 512
 _STRENGTHS = (0.03, 0.3, 3.0, 30.0)
 _SEED = 20
@@ -78,9 +78,7 @@ def associate(inputs: Sequence[Rows], targets: Sequence[Rows]) -> Association | 
             if x.size
             else "the inputs do not vary over the recorded rows"
         )
-    smoothers = list(_smoothers(x))
-    score = _best(smoothers, y)
-    chance = [_best(smoothers, y[rng.permutation(len(y))]) for _ in range(PERMUTATIONS)]
+    score, *chance = _scores(x, [y, *(y[rng.permutation(len(y))] for _ in range(PERMUTATIONS))])
     return Association(
         method=f"leave-one-out ridge and kernel ridge regression of {described} on {_described(inputs)}, "
         f"against {PERMUTATIONS} permutations",
@@ -91,33 +89,38 @@ def associate(inputs: Sequence[Rows], targets: Sequence[Rows]) -> Association | 
     )
 
 
-def _smoothers(x: Floats) -> list[tuple[Floats, Floats]]:
-    """(H, 1 - diag H) of each predictor; the intercept is a column of ones that is not penalised (y is centred)."""
-    n, d = x.shape
-    found: list[tuple[Floats, Floats]] = []
-    gram = x @ x.T
-    squared = np.maximum(np.diag(gram)[:, None] + np.diag(gram)[None, :] - 2 * gram, 0.0)
-    middle = float(np.median(squared[~np.eye(n, dtype=np.bool_)])) or 1.0
-    linear, gaussian = gram / d, np.exp(-2.0 * squared / middle)
-    for kernel in (linear, gaussian):
+def _scores(x: Floats, targets: Sequence[Floats]) -> list[float]:
+    """The largest share of variance explained for each of several (n, c) targets, over both kernels and all strengths.
+
+    Leave-one-out, and against the leave-one-out mean, so that a predictor of nothing scores 0. The intercept is
+    not penalised: kernels are centred, and 1/n is added to the diagonal of the smoother.
+    """
+    n, width = targets[0].shape
+    together = np.concatenate(targets, axis=1)
+    total = float((targets[0] * targets[0]).sum()) * (n / (n - 1.0)) ** 2
+    best = np.full(len(targets), -np.inf)
+    for kernel in _kernels(x):
         means = kernel.mean(axis=0)
         values, vectors = np.linalg.eigh(kernel - means[:, None] - means[None, :] + means.mean())
         values = np.maximum(values, 0.0)
+        rotated, squared = vectors.T @ together, vectors * vectors
         for strength in _STRENGTHS:
-            hat = (vectors * (values / (values + strength))) @ vectors.T + 1.0 / n
-            found.append((hat, np.maximum(1.0 - np.diag(hat), 1e-6)))
+            shrunk = values / (values + strength)
+            rest = np.maximum(1.0 - squared @ shrunk - 1.0 / n, 1e-6)
+            residual = (together - vectors @ (shrunk[:, None] * rotated)) / rest[:, None]
+            lost = (residual * residual).sum(axis=0).reshape(len(targets), width).sum(axis=1)
+            best = np.maximum(best, 1.0 - lost / total)
+    found: list[float] = best.tolist()
     return found
 
 
-def _best(smoothers: Sequence[tuple[Floats, Floats]], y: Floats) -> float:
-    """Largest share of variance explained; against the leave-one-out mean, so that a predictor of nothing scores 0."""
-    n = len(y)
-    total = float((y * y).sum()) * (n / (n - 1.0)) ** 2
-    best = -np.inf
-    for hat, rest in smoothers:
-        residual = (y - hat @ y) / rest[:, None]
-        best = max(best, 1.0 - float((residual * residual).sum()) / total)
-    return best
+def _kernels(x: Floats) -> Iterator[Floats]:
+    """A linear kernel, then a Gaussian one as wide as rows are apart in the median."""
+    gram = x @ x.T
+    yield gram / x.shape[1]
+    squared = np.maximum(np.diag(gram)[:, None] + np.diag(gram)[None, :] - 2 * gram, 0.0)
+    middle = float(np.median(squared[~np.eye(len(x), dtype=np.bool_)])) or 1.0
+    yield np.exp(-2.0 * squared / middle)
 
 
 def _features(rows: Rows, rng: np.random.Generator) -> Floats:
@@ -161,12 +164,12 @@ def _outputs(targets: Sequence[Rows], rng: np.random.Generator) -> tuple[Floats,
             distinct = np.unique(labels[np.isfinite(labels)])
             one_hot = (labels[:, None] == distinct[None, :]).astype(np.float64)
             one_hot[~np.isfinite(labels)] = np.nan
-            columns.append(one_hot)
+            columns.append(_narrow(one_hot, rng))
             classes = True
             continue
         numbers = values.astype(np.float64)
         if rows.classes:
-            columns.append(numbers)
+            columns.append(_narrow(numbers, rng))
             classes = True
             continue
         with np.errstate(invalid="ignore", over="ignore"):
@@ -178,10 +181,16 @@ def _outputs(targets: Sequence[Rows], rng: np.random.Generator) -> tuple[Floats,
             spread = np.nanstd(np.where(np.isfinite(clipped), clipped, np.nan), axis=0)
         scaled = np.divide(clipped, spread, out=np.zeros_like(clipped), where=np.isfinite(spread) & (spread > 0))
         scaled[~np.isfinite(numbers).all(axis=1)] = np.nan
-        if scaled.shape[1] > MAX_OUTPUTS:
-            scaled = scaled @ rng.standard_normal((scaled.shape[1], MAX_OUTPUTS)) / np.sqrt(scaled.shape[1])
-        columns.append(scaled)
+        columns.append(_narrow(scaled, rng))
     return np.concatenate(columns, axis=1), "the classes" if classes else "the targets"
+
+
+def _narrow(columns: Floats, rng: np.random.Generator) -> Floats:
+    """At most `MAX_OUTPUTS` columns: more are projected at random."""
+    if columns.shape[1] <= MAX_OUTPUTS:
+        return columns
+    projected: Floats = columns @ rng.standard_normal((columns.shape[1], MAX_OUTPUTS)) / np.sqrt(columns.shape[1])
+    return projected
 
 
 def _class_counts(targets: Sequence[Rows], keep: NDArray[np.bool_]) -> int:

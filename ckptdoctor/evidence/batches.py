@@ -19,14 +19,14 @@ __all__ = ["BatchesError", "RecordedBatches", "is_saved_dataset", "measure_batch
 
 MAX_BYTES = 1 << 28
 """Bytes of one array that are measured; larger ones are sampled evenly, the last part always included."""
-CHUNK = 1 << 23
+CHUNK = 1 << 22
 MAX_FEATURES = 512
 MAX_CLASSES = 1000
 MAX_LISTED = 256
 MAX_HASHES = 1 << 20
 MEDIAN_ROWS = 4096
 """Rows from which median and MAD of a feature are taken, evenly spaced."""
-_ASSOCIATION_BYTES = 1 << 26
+_ASSOCIATION_BYTES = 1 << 24
 
 Floats = NDArray[np.float64]
 
@@ -248,9 +248,10 @@ def _count(
     flat = floats.reshape(len(rows), -1)
     finite = np.isfinite(flat)
     tally.rows += len(rows)
-    if not finite.all():
+    some_bad = not finite.all()
+    if some_bad:
         _count_bad(tally, flat, finite, part, batch, start, width)
-    values = flat[finite]
+    values = flat[finite] if some_bad else flat.reshape(-1)
     if len(values):
         _moments(tally, values)
         if tally.integral:
