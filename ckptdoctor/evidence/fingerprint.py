@@ -9,9 +9,10 @@ moment before any weight. Later steps spread the NaN, hence `steps_since`.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
-from ckptdoctor.evidence.graph import Order, downstream, reads_input, upstream
-from ckptdoctor.evidence.names import words
+from ckptdoctor.evidence.graph import Order, reads_input
+from ckptdoctor.evidence.splits import downstream_only, listed, upstream_only
 from ckptdoctor.model import (
     AxisNonfinite,
     Census,
@@ -27,8 +28,6 @@ from ckptdoctor.model import (
 
 _MAX_PATTERNS = 64
 """Per-tensor patterns that are kept; the whole-model ones come on top."""
-_NAMED = 8
-"""Indices or layers that a sentence spells out."""
 
 
 def fingerprint(census: Census, spec: ModelSpec | Missing, *, before: Census | None = None) -> Fingerprint:
@@ -42,7 +41,7 @@ def fingerprint(census: Census, spec: ModelSpec | Missing, *, before: Census | N
     model = spec if isinstance(spec, ModelSpec) else None
     scene = _Scene(census, model)
     patterns = (
-        *list(scene.tensor_patterns())[:_MAX_PATTERNS],
+        *islice(scene.tensor_patterns(), _MAX_PATTERNS),
         *scene.optimizer_patterns(),
         *scene.model_patterns(),
     )
@@ -60,11 +59,6 @@ def _steps(census: Census, before: Census | None) -> int | None:
     if before is None or before.iterations is None or census.iterations is None:
         return None
     return max(census.iterations - before.iterations, 0)
-
-
-def _list(values: tuple[int, ...] | tuple[str, ...], count: int | None = None) -> str:
-    named = ", ".join(str(v) for v in values[:_NAMED])
-    return named + (", …" if (count or len(values)) > _NAMED else "")
 
 
 class _Scene:
@@ -108,7 +102,7 @@ class _Scene:
             kind="embedding_rows",
             message=(
                 f"{t.info.label} is {_what(t)} in {rows.touched} of {rows.extent} rows: token ids "
-                f"{_list(rows.indices, rows.touched)}. Only tokens of a bad batch are touched."
+                f"{listed(rows.indices, rows.touched)}. Only tokens of a bad batch are touched."
             ),
             layer=t.info.layer,
             variable=t.info.variable,
@@ -137,13 +131,10 @@ class _Scene:
         The gradient of a kernel is input times the gradient of its output, that of the bias is the latter alone: with a
         finite bias only the input can have been bad.
         """
+        if len(self.bad_layers) != 1:
+            return False
         siblings = [w for w in self.trainable if w.info.layer == t.info.layer and w.info.path != t.info.path]
-        return (
-            bool(siblings)
-            and not any(w.nonfinite for w in siblings)
-            and len(self.bad_layers) == 1
-            and self._next_to_input(t)
-        )
+        return bool(siblings) and not any(w.nonfinite for w in siblings) and self._next_to_input(t)
 
     def _next_to_input(self, t: TensorStats) -> bool:
         if "recurrent" in t.info.variable:
@@ -157,7 +148,7 @@ class _Scene:
     def _rows(self, t: TensorStats, rows: AxisNonfinite, *, convolution: bool) -> Pattern:
         first = self._next_to_input(t)
         what = ("input channel" if convolution else "input feature") if first else "unit of the layer before"
-        which = "all" if rows.touched == rows.extent else _list(rows.indices, rows.touched)
+        which = "all" if rows.touched == rows.extent else listed(rows.indices, rows.touched)
         rest = "; its bias is finite" if rows.touched == rows.extent else "; all others are finite"
         return Pattern(
             kind="channel" if convolution else "kernel_rows",
@@ -175,7 +166,7 @@ class _Scene:
         return Pattern(
             kind="channel" if convolution else "kernel_columns",
             message=(
-                f"{t.info.label} is {_what(t)} exactly for {what} {_list(columns.indices, columns.touched)} "
+                f"{t.info.label} is {_what(t)} exactly for {what} {listed(columns.indices, columns.touched)} "
                 f"({columns.touched} of {columns.extent}); all others are finite."
             ),
             layer=t.info.layer,
@@ -241,9 +232,9 @@ class _Scene:
             yield self._statistics_only(statistics_bad)
         every_trainable = bool(self.trainable) and len(weights_bad) == len(self.trainable)
         if statistics_bad and weights_bad and len(statistics_bad) < len(self.statistics):
-            yield from self._downstream(statistics_bad)
+            yield from downstream_only(self.spec, self.order, self.statistics)
         if weights_bad and not statistics_bad and not every_trainable:
-            yield from self._upstream()
+            yield from upstream_only(self.spec, self.order, self.trainable)
         if every_trainable and self.statistics and not statistics_bad:
             yield self._trainables_only()
         if every_trainable and len(statistics_bad) == len(self.statistics):
@@ -302,93 +293,11 @@ class _Scene:
         layers = tuple(sorted({t.info.layer for t in self.frozen if t.info.layer}, key=self.order.rank))
         return Pattern(
             kind="frozen_finite",
-            message=f"The frozen layers ({_list(layers)}) are finite, every trainable weight is not: updates brought it.",
+            message=f"The frozen layers ({listed(layers)}) are finite, every trainable weight is not: updates brought it.",
             layer=layers[0] if layers else None,
             means="layer",
             count=len(layers),
             of=len({t.info.layer for t in self.weights}),
-        )
-
-    def _downstream(self, bad: list[TensorStats]) -> Iterator[Pattern]:
-        """Moving statistics finite up to a point of the graph and bad behind it."""
-        if self.spec is None or not self.spec.graph_known:
-            return
-        bad_at = {layer.name for t in bad if (layer := self.order.layer(t.info.layer))}
-        finite_at = {layer.name for t in self.statistics if (layer := self.order.layer(t.info.layer))} - bad_at
-        behind = {name: downstream(self.spec, name) for name in bad_at}
-        if not finite_at or not bad_at or any(finite_at & reached for reached in behind.values()):
-            return
-        # The first bad one in the model's order: nothing before it is bad.
-        first = min(bad_at, key=self.order.rank)
-        before = upstream(self.spec, first)
-        last_finite = max((name for name in finite_at & before), key=self.order.rank, default=None)
-        if last_finite is None:
-            return
-        passed = upstream(self.spec, last_finite) | {last_finite}
-        between = [layer.name for layer in self.spec.layers if layer.name in before and layer.name not in passed]
-        suspects = [name for name in between if self._is_unbounded(name)]
-        where = f"in {_list(tuple(between))}" if between else f"in {first} itself"
-        yield Pattern(
-            kind="downstream_only",
-            message=(
-                f"Moving statistics are finite up to {last_finite} and non-finite from {first} on: "
-                f"the forward pass became non-finite {where}."
-            ),
-            layer=(suspects or between or [first])[0],
-            means="layer",
-            count=len(bad_at),
-            of=len(bad_at) + len(finite_at),
-        )
-
-    def _is_unbounded(self, name: str) -> bool:
-        """Whether a layer can turn finite inputs into Inf or NaN by itself."""
-        layer = self.spec.layer(name) if self.spec is not None else None
-        return layer is not None and (
-            layer.registered is not None
-            or layer.class_name in ("Lambda", "TFOpLambda", "TensorFlowOpLayer")
-            or layer.activation in ("exponential", "lambda")
-            or (layer.activation is not None and layer.activation not in _BOUNDED_OR_LINEAR)
-        )
-
-    def _upstream(self) -> Iterator[Pattern]:
-        """Bad layers that are exactly those before a point of the graph, bad in every variable.
-
-        The layer named is the one that was passed last: one without weights that can make a gradient non-finite by
-        itself, else the last bad one, whose own activation was.
-        """
-        if self.spec is None or not self.spec.graph_known:
-            return
-        state: dict[str, list[TensorStats]] = {}
-        for t in self.trainable:
-            layer = self.order.layer(t.info.layer)
-            if layer is not None:
-                state.setdefault(layer.name, []).append(t)
-        bad = {name for name, found in state.items() if any(t.nonfinite for t in found)}
-        healthy = set(state) - bad
-        if not bad or not healthy or not all(_is_poisoned(t) for name in bad for t in state[name]):
-            return
-        before = {name: upstream(self.spec, name) for name in bad}
-        if any(healthy & found for found in before.values()):
-            return
-        last = max(bad, key=self.order.rank)
-        after = downstream(self.spec, last) & healthy
-        if not after:
-            return
-        following = min(after, key=self.order.rank)
-        behind, before_following = downstream(self.spec, last), upstream(self.spec, following)
-        between = [layer.name for layer in self.spec.layers if layer.name in behind and layer.name in before_following]
-        suspects = [name for name in between if self._is_unbounded(name)]
-        passing = f", passing {_list(tuple(between))}" if between else ""
-        yield Pattern(
-            kind="upstream_only",
-            message=(
-                f"The {len(bad)} layer{'s' if len(bad) > 1 else ''} with weights up to {last} are non-finite, {following} and "
-                f"what follows is finite: a gradient became non-finite on its way back from {following} to {last}{passing}."
-            ),
-            layer=suspects[0] if suspects else last,
-            means="layer",
-            count=len(bad),
-            of=len(state),
         )
 
     def scattered(self) -> Pattern:
@@ -411,12 +320,6 @@ class _Scene:
         )
 
 
-_BOUNDED_OR_LINEAR = words(
-    """linear relu relu6 leaky_relu prelu elu selu gelu silu tanh sigmoid hard_sigmoid hard_silu softmax softsign softplus
-    mish celu"""
-)
-
-
 def _axis(t: TensorStats, axis: int) -> AxisNonfinite | None:
     return next((a for a in t.axes if a.axis == axis), None)
 
@@ -424,14 +327,6 @@ def _axis(t: TensorStats, axis: int) -> AxisNonfinite | None:
 def _is_selection(axis: AxisNonfinite) -> bool:
     """Some, not all, indices are bad, and each of these throughout."""
     return 0 < axis.touched == axis.full < axis.extent
-
-
-def _is_poisoned(t: TensorStats) -> bool:
-    """Bad throughout, or in whole rows of an embedding."""
-    if not t.finite:
-        return True
-    rows = _axis(t, 0)
-    return t.info.variable.rpartition("/")[2] == "embeddings" and rows is not None and _is_selection(rows)
 
 
 def _what(t: TensorStats) -> str:

@@ -267,24 +267,23 @@ def _in_order(nodes: Mapping[str, Node]) -> tuple[list[Node], dict[str, int]]:
 # --- questions about a flattened model -----------------------------------------------------------
 
 
-def upstream(spec: ModelSpec, name: str) -> frozenset[str]:
-    """All layers that a layer's input depends on, itself excluded (unless it is in a cycle)."""
-    inbound = {layer.name: layer.inbound for layer in spec.layers}
-    return _reach(name, inbound)
+def upstream(spec: ModelSpec, *names: str) -> frozenset[str]:
+    """All layers that the input of one of these depends on; these themselves only where one depends on another."""
+    return _reach(names, {layer.name: layer.inbound for layer in spec.layers})
 
 
-def downstream(spec: ModelSpec, name: str) -> frozenset[str]:
-    """All layers that depend on a layer's output."""
+def downstream(spec: ModelSpec, *names: str) -> frozenset[str]:
+    """All layers that depend on the output of one of these."""
     outbound: dict[str, list[str]] = {layer.name: [] for layer in spec.layers}
     for layer in spec.layers:
         for source in layer.inbound:
             outbound.setdefault(source, []).append(layer.name)
-    return _reach(name, outbound)
+    return _reach(names, outbound)
 
 
-def _reach(name: str, edges: Mapping[str, Sequence[str]]) -> frozenset[str]:
+def _reach(names: Sequence[str], edges: Mapping[str, Sequence[str]]) -> frozenset[str]:
     seen: set[str] = set()
-    stack = list(edges.get(name, ()))
+    stack = [target for name in names for target in edges.get(name, ())]
     while stack:
         current = stack.pop()
         if current not in seen:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -203,6 +204,18 @@ def test_slots_are_only_slots_while_every_weight_is_finite() -> None:
 
 def test_a_tensor_that_could_not_be_read_is_no_pattern() -> None:
     assert fingerprint(census(stats("a/kernel", error="damaged")), NO_SPEC).patterns == ()
+
+
+@pytest.mark.parametrize(
+    "sick", [range(3000), range(1500), range(0, 3000, 2)], ids=["all", "first half", "every other"]
+)
+def test_a_model_of_thousands_of_layers_is_judged_in_time(sick: range) -> None:
+    names = [f"d{i}" for i in range(3000)]
+    tensors = [stats(f"{n}/{v}", nan=12 if i in sick else 0) for i, n in enumerate(names) for v in ("kernel", "bias")]
+    started = time.perf_counter()
+    result = fingerprint(census(*tensors), dense_chain(*names))
+    assert len(result.layers) == len(sick)
+    assert time.perf_counter() - started < 10
 
 
 @settings(max_examples=100, deadline=None)
