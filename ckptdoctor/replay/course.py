@@ -58,6 +58,12 @@ def wants_experiments(session: Session, outcome: RunOutcome, skill: Skill) -> bo
     return learns(skill) is False or unfit_head(session, skill)
 
 
+def steps_taken(session: Session) -> int | None:
+    """Training steps of the last finite checkpoint, None where it does not tell."""
+    request = session.request
+    return None if request.last_healthy is None else request.checkpoints[request.last_healthy].iterations
+
+
 def unfit_head(session: Session, skill: Skill) -> bool:
     """Whether the head cannot fit the targets and the predictions show it."""
     if not session.recording.batches[0].targets or (skill.score is not None and skill.score >= CLEARLY_LEARNT):
@@ -187,6 +193,8 @@ def look_at_layers(
         judge = judge_for(session.step, batches)
         skill = measure_skill(session.step, last, batches, judge)
     known = learns(skill) and not unfit_head(session, skill) if not session.rebuilt.plan.substituted else None
+    if known is False and steps_taken(session) == 0:
+        known = None  # nothing was trained yet; the baseline will tell
     session.reporter.found(
         activity=activity,
         activity_end=activity_end,

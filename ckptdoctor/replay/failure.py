@@ -24,6 +24,8 @@ class UsageError(Exception):
 def brief(error: BaseException, limit: int = 300) -> str:
     """An exception in one line, without TensorFlow's op dumps and Keras' argument lists."""
     text = str(error).strip()
+    if "Graph execution error" in text:  # the message itself is the last line before the node's name
+        text = text.split("\n\t [[", 1)[0].strip().rpartition("\n")[2]
     for marker in ("\n\nArguments received by", "\nArguments received by", "[Op:", "\nStack trace", "\n\t [["):
         text = text.split(marker, 1)[0]
     text = " ".join(text.split())

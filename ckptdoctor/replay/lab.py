@@ -134,7 +134,7 @@ class Lab:
                 return total, None
             state, prepare = outcome.before, None
             skill = measure_skill(setup.step, state, setup.train, setup.judge, setup.held_out)
-            if total.steps >= self.steps or total.out_of_time or _clear(skill) or _dead(total):
+            if total.steps >= self.steps or total.out_of_time or clearly_learnt(skill) or _dead(total):
                 return total, skill
             look *= 2
 
@@ -282,7 +282,7 @@ def _append(total: RunOutcome, part: RunOutcome) -> None:
     total.seconds += part.seconds
 
 
-def _clear(skill: Skill) -> bool:
+def clearly_learnt(skill: Skill) -> bool:
     """Whether no further step is needed to see that it learnt, on rows kept apart too."""
     if skill.score is None or skill.score < CLEARLY_LEARNT:
         return False

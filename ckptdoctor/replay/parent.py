@@ -125,10 +125,11 @@ def _refused(request: ReplayRequest) -> Replay | None:
     """Refuse a configuration that would run somebody's code, unless the user trusts it or brought the code."""
     if request.trust or request.build is not None:
         return None
+    model = {k: v for k, v in (request.model_config or {}).items() if k != "compile_config"}
     problems = [
         p
         for p in (
-            *config_problems(request.model_config),
+            *config_problems(model),
             *(c for c in compile_problems(request.compile_config) if not c.custom),
         )
         if not (p.custom and (request.custom_objects or p.removable))

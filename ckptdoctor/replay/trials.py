@@ -10,13 +10,16 @@ from ckptdoctor.model import Cause, Experiment, LayerActivity, NonfinitePoint
 from ckptdoctor.replay.batches import Batch
 from ckptdoctor.replay.code import optimizer_code
 from ckptdoctor.replay.formulas import Formula
-from ckptdoctor.replay.lab import Lab, split_rows, steps_for
-from ckptdoctor.replay.proposals import Situation, propose
+from ckptdoctor.replay.lab import Lab, clearly_learnt, split_rows, steps_for
+from ckptdoctor.replay.proposals import propose
 from ckptdoctor.replay.reproduce import RunOutcome
 from ckptdoctor.replay.session import Session, Start
+from ckptdoctor.replay.situation import Situation
 from ckptdoctor.replay.skill import judge_for, learns
 from ckptdoctor.replay.state import Snapshot, put
 from ckptdoctor.replay.suspicion import guarded_trial
+
+YOUNG = 200  # optimizer steps before which a model that does not predict yet is only early
 
 
 def run_trials(
@@ -39,6 +42,9 @@ def run_trials(
     session.reporter.stage(f"running the unchanged model for {lab.steps} steps to compare with")
     baseline = lab.run_baseline()
     session.reporter.found(baseline=baseline)
+    if point is None and only_young(session, lab):
+        session.reporter.found(learns=True)
+        return
     put(session.step.variables, lab.start)
     situation = Situation(
         step=session.step,
@@ -56,6 +62,15 @@ def run_trials(
         attempt_losses(session, lab, suspicion)
     else:
         attempt_all(session, lab, situation)
+
+
+def only_young(session: Session, lab: Lab) -> bool:
+    """Whether the run just had too few steps: its recorded end is no good, but the unchanged model learns when trained on."""
+    request, after = session.request, lab.baseline.after if lab.baseline is not None else None
+    if request.failed or request.collapsed or session.rebuilt.plan.substituted or after is None:
+        return False
+    taken = None if request.last_healthy is None else request.checkpoints[request.last_healthy].iterations
+    return clearly_learnt(after) and taken is not None and taken < YOUNG
 
 
 def attempt_losses(session: Session, lab: Lab, suspicion: tuple[NonfinitePoint, Formula, int, Start] | None) -> None:

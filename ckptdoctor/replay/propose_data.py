@@ -1,0 +1,150 @@
+"""Experiments with the data: rows, labels, scale."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ckptdoctor.model import Cause
+from ckptdoctor.replay import changes, surgery
+from ckptdoctor.replay.activity import finite_rows
+from ckptdoctor.replay.batches import Batch
+from ckptdoctor.replay.lab import Trial
+from ckptdoctor.replay.labelrange import bad_label_rows
+from ckptdoctor.replay.rebuild import head_activation
+from ckptdoctor.replay.situation import Situation, all_finite
+
+
+def rows(at: Situation) -> list[Trial]:
+    trials: list[Trial] = []
+    bad = sum(int((~finite_rows(b)).sum()) for b in at.batches)
+    total = sum(b.rows for b in at.batches)
+    if bad and bad < total:
+        code = "keep = np.isfinite(x).all(axis=tuple(range(1, x.ndim))); x, y = x[keep], y[keep]"
+        if any(not all_finite(b.targets) for b in at.batches):
+            code = "keep = np.isfinite(y).reshape(len(y), -1).all(axis=1); x, y = x[keep], y[keep]"
+        trials.append(
+            changes.data_trial(
+                "drop_bad_rows",
+                f"the {bad} of {total} recorded rows with non-finite entries left out",
+                Cause.DATA_NONFINITE,
+                code,
+                changes.drop_nonfinite_rows,
+            )
+        )
+    if any(not all_finite(b.inputs) for b in at.batches):
+        trials.append(
+            changes.data_trial(
+                "impute_nan",
+                "non-finite input entries replaced by their feature's mean",
+                Cause.DATA_NONFINITE,
+                "x = np.where(np.isfinite(x), x, np.nanmean(x, axis=0))",
+                changes.impute(at.batches),
+            )
+        )
+    if any(not all_finite(b.targets) for b in at.batches) and len(at.step.plan.losses) == 1:
+        loss = surgery.masked_targets(at.step.dialect, at.step.plan.losses[0])
+        trials.append(
+            surgery.in_place_trial(
+                "mask_nan_targets",
+                "non-finite targets masked in the loss",
+                Cause.DATA_NONFINITE,
+                "y = tf.where(tf.math.is_finite(y_true), y_true, tf.stop_gradient(y_pred))  # in the loss",
+                [],
+                plan=replace(at.step.plan, losses=(loss,)),
+            )
+        )
+    point = at.point
+    if not bad and point is not None and point.batch is not None and 0 < len(point.rows) <= 32:
+        place = next((n for n, b in enumerate(at.batches) if b.index == point.batch), None)
+        if place is not None and len(point.rows) < at.batches[place].rows:
+            rows = ", ".join(str(r) for r in point.rows[:8])
+            trials.append(
+                changes.data_trial(
+                    "drop_bad_rows",
+                    f"rows {rows} of batch {point.batch} left out",
+                    Cause.DATA_SCALE,
+                    f"rows {rows} of recorded batch {point.batch}: look at them before leaving them out",
+                    changes.drop_rows(at.batches, place, point.rows),
+                )
+            )
+    return trials
+
+
+def labels(at: Situation) -> list[Trial]:
+    found = at.labels
+    assert found is not None
+    trials: list[Trial] = []
+    if found.shift:
+        trials.append(
+            changes.data_trial(
+                "shift_labels",
+                f"class indices {found.low}…{found.high} moved by {found.shift} to start at 0",
+                Cause.LABELS,
+                f"y = y - {found.low}" if found.low > 0 else f"y = y + {-found.low}",
+                changes.shift_labels(found.output, found.shift),
+            )
+        )
+
+    def inside(batch: Batch) -> Batch:
+        keep = np.ones(batch.rows, dtype=bool)
+        keep[list(bad_label_rows(batch, found))] = False
+        return batch.take(keep)
+
+    trials.append(
+        changes.data_trial(
+            "drop_bad_rows",
+            f"rows with a class index outside 0…{found.classes - 1} left out",
+            Cause.LABELS,
+            f"keep = (y >= 0) & (y < {found.classes}); x, y = x[keep], y[keep]  # or give the head {found.high + 1} units",
+            inside,
+        )
+    )
+    return trials
+
+
+def standardising(at: Situation) -> list[Trial]:
+    first = at.batches[0]
+    inputs = [changes.scale_of([b.inputs[n] for b in at.batches]) for n in range(len(first.inputs))]
+    targets = [changes.scale_of([b.targets[n] for b in at.batches]) for n in range(len(first.targets))]
+    present = [s for s in inputs if s is not None]
+    trials: list[Trial] = []
+    none: list[changes.Scale | None] = [None] * len(targets)
+    if not present:
+        at.skipped.append(("inputs standardised", "they are indices"))
+    elif all(s.usual for s in present):
+        at.skipped.append(("inputs standardised", "they are near mean 0 and deviation 1 already"))
+    else:
+        trials.append(
+            changes.data_trial(
+                "standardise_inputs",
+                f"inputs standardised ({_extent(present)})",
+                Cause.DATA_SCALE,
+                "x = (x - x_train.mean(axis=0)) / x_train.std(axis=0)",
+                changes.standardise(inputs, none),
+            )
+        )
+    regression = not any("crossentropy" in n for n in at.step.plan.names) and head_activation(at.model) in (
+        None,
+        "linear",
+    )
+    wide = [s for s in targets if s is not None]
+    if regression and wide and (trials or not all(s.usual for s in wide)):
+        trials.append(
+            changes.data_trial(
+                "standardise_inputs_targets",
+                f"inputs and targets standardised (targets {_extent(wide)})",
+                Cause.DATA_SCALE,
+                "x = (x - x_train.mean(0)) / x_train.std(0); y = (y - y_train.mean(0)) / y_train.std(0)",
+                changes.standardise(inputs, targets),
+            )
+        )
+    return trials
+
+
+def _extent(scales: Sequence[changes.Scale]) -> str:
+    means = np.concatenate([np.ravel(s.mean) for s in scales])
+    stds = np.concatenate([np.ravel(s.std) for s in scales])
+    return f"means {means.min():.3g} to {means.max():.3g}, deviations {stds.min():.3g} to {stds.max():.3g}"
