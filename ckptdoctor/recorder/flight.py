@@ -351,5 +351,7 @@ def _iterations(optimizer: Any) -> int:
 
 
 def _spoken(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return f"training ended by {type(error).__name__}" + (f": {text[0][:300]}" if text else "")
+    text = " ".join(str(error).split())
+    if len(text) > 1000:  # TensorFlow puts a whole stack before what matters
+        text = f"{text[:300]} … {text[-600:]}"
+    return f"training ended by {type(error).__name__}" + (f": {text}" if text else "")

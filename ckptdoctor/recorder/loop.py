@@ -44,7 +44,7 @@ class Loop:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._model, self._optimizer = session.subject.model, session.subject.optimizer
-        self._check = tf.function(lambda: weights_finite(self._model.weights), autograph=False)
+        self._check: Any = None
 
     def before(self, arguments: tuple[Any, Any, Any], step: Step) -> None:
         """Keep the batch and the seed states; the step has not begun."""
@@ -67,7 +67,10 @@ class Loop:
         """
         session = self._session
         loss, norm, scale = number(step.measured_loss), number(step.measured_norm), number(loss_scale(self._optimizer))
-        finite = bool(self._check()) if session.started else True
+        if self._check is None and self._model.built:
+            check = tf.function(lambda: weights_finite(self._model.weights), autograph=False)
+            self._check = check.get_concrete_function()
+        finite = bool(self._check()) if self._check is not None else True
         row = StepRow(session.step, loss, step.rate, norm / scale, scale, finite)
         session.take([], [row])
         session.step += 1

@@ -58,15 +58,13 @@ class RunDirectory:
     Attributes:
         path: where files go. Differs from what was asked for when that directory is in use by another recorder.
         note: a sentence about such a difference, else "".
-        durable: force files to the disk, so that they survive a power failure too. Off while training goes on, because
-            that can take seconds on a busy disk; a killed process loses nothing either way.
     """
 
     def __init__(self, asked: str | os.PathLike[str]) -> None:
         self.asked = Path(asked)
         self.path = self.asked
         self.note = ""
-        self.durable = False
+        self._written: list[Path] = []
         self._lock: BinaryIO | None = None
         self._logs: dict[str, BinaryIO] = {}
 
@@ -147,8 +145,6 @@ class RunDirectory:
         part = final.with_name(f"{_PART}{os.getpid()}-{final.name}")
         try:
             fill(part)
-            if self.durable:
-                _sync(part)
             if part.is_dir() and final.is_dir():
                 shutil.rmtree(final)  # a directory cannot be replaced in one step
             part.replace(final)
@@ -156,14 +152,31 @@ class RunDirectory:
             with contextlib.suppress(OSError):
                 shutil.rmtree(part) if part.is_dir() else part.unlink(missing_ok=True)
             raise
-        if self.durable:
-            _sync_directory(final.parent)
+        self._written.append(final)
         return final
 
+    def settle(self) -> None:
+        """Force what was written to the disk, so that it survives a power failure too.
+
+        Not done file by file and not while training goes on: on a busy disk it takes seconds, and a killed process
+        loses nothing without it.
+        """
+        with contextlib.suppress(OSError):
+            for path in dict.fromkeys(self._written):
+                if path.exists():
+                    _sync(path)
+            for parent in dict.fromkeys(p.parent for p in self._written):
+                _sync_directory(parent)
+        self._written.clear()
+
     def write_json(self, relative: str, document: Mapping[str, Any]) -> Path:
-        """A strict JSON document, atomically."""
-        text = json.dumps(plain(document), indent=1, allow_nan=False, ensure_ascii=False)
-        return self.write(relative, lambda path: _write_text(path, text + "\n"))
+        """A strict JSON document, one line for each of its parts, atomically."""
+        parts = [
+            f" {json.dumps(k)}: {json.dumps(v, allow_nan=False, ensure_ascii=False)}"
+            for k, v in plain(document).items()
+        ]
+        text = "{\n" + ",\n".join(parts) + "\n}\n"
+        return self.write(relative, lambda path: _write_text(path, text))
 
     def append(self, relative: str, lines: Iterable[str]) -> None:
         """Add whole lines to a log in one system call, so that a kill can cut the last line at most."""

@@ -79,6 +79,7 @@ class Seam:
         self.signature: tuple[Any, Any, Any] = (None, None, None)
         self._seed_names: list[tuple[str | None, int]] = []
         self._rate: Any = None
+        self._kept: Any = None  # the operation that keeps the batch of the step being traced
         self._inside = False
         self._known = {"loss": False, "norm": False}
         self._restore: list[Callable[[], None]] = []
@@ -180,11 +181,13 @@ class Seam:
     def _recorded(self, step: Callable[[Any], Any]) -> Callable[[Any], Any]:
         def one_step(data: Any) -> Any:
             self._guarded("the batches of this model cannot be kept", self._put_batch, data)
+            kept = [] if self._kept is None else [self._kept]
             self._inside = True
             try:
-                outputs, measured = step(data)
+                with tf.control_dependencies(kept):  # or a step that raises could overtake its own batch
+                    outputs, measured = step(data)
             finally:
-                self._inside = False
+                self._inside, self._kept = False, None
             self._guarded("the steps of this model cannot be watched", self._put_row, measured)
             return outputs
 
@@ -222,7 +225,7 @@ class Seam:
             self._queue_dtypes = dtypes
         if dtypes != self._queue_dtypes:
             raise TypeError("batches of another structure than the first one's")
-        self._queue.enqueue(entry)
+        self._kept = self._queue.enqueue(entry)
 
     def _put_row(self, measured: Any) -> None:
         if not tf.executing_eagerly():

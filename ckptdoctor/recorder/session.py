@@ -240,6 +240,8 @@ class Session:
             The message for the user.
         """
         self.done = True
+        if reason is None and not self._usable:
+            return f"training finished; nothing could be written to {self._directory.asked}"
         last = reason.step if reason is not None and reason.is_failure and reason.step is not None else self.step
         window = self._tape.leading_to(last)
         now = None
@@ -254,7 +256,6 @@ class Session:
         for attempt in range(2):
             if not usable:
                 directory = fallback_directory(self._directory.asked)
-            directory.durable = True
             done = write_evidence(directory, kept, reason)
             if attempt == 0 and usable and done.refused and reason is not None:
                 usable = False
@@ -263,7 +264,10 @@ class Session:
             break
         self.problems.extend(done.problems)
         self._finish_record(directory, status, reason, done.window, done.checkpoints)
+        directory.settle()
         self._tape.clear()
+        if directory is not self._directory:
+            directory.close()
         return self._message(directory, reason, done.window)
 
     def _finish_record(

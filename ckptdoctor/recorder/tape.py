@@ -64,7 +64,7 @@ class StateReader:
         self._seeds = _components([state for _, _, state in generators], strategy)
         self._per_seed = len(self._seeds) // max(1, len(generators))
         self.components = [*self._ordinary, *self._seeds]
-        self._read = tf.function(self._read_all, autograph=False)
+        self._read = tf.function(self._read_all, autograph=False).get_concrete_function()
 
     def _read_all(self) -> list[Any]:
         return [component.read_value() for component in self.components]

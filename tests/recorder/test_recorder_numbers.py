@@ -83,7 +83,7 @@ def test_no_more_batches_are_held_than_were_asked_for(tmp_path):
     held = []
 
     class Count(keras.callbacks.Callback):
-        def on_train_batch_end(self, batch, logs=None):
+        def on_train_batch_end(self, batch, logs=None):  # noqa: ARG002
             session, seam = recorder._session, recorder._seam
             held.append(session._tape.held + int(seam._queue.size()))
 
