@@ -239,7 +239,7 @@ class Scan:
             known = self.results.unchanged(event.path, what.size, what.modified, what.etag)
         if known is not None:
             self.counts.resumed += 1
-            yield from self._give(replace(known, run=event.run), keep=False)
+            yield from self._give(known if known.run == event.run else replace(known, run=event.run), keep=False)
             return
         self._submit(event, self._task(event))
 

@@ -6,8 +6,9 @@ import os
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - UTC throughout
 MEMBERS_LIMIT = 100_000  # files of one checkpoint directory; an Orbax step of a sharded giant has some thousands
 
 
@@ -29,8 +30,8 @@ def timestamp(ns: int) -> str:
     """Nanoseconds since the epoch in ISO 8601, UTC, all nine digits."""
     seconds, rest = divmod(ns, 1_000_000_000)
     try:
-        return f"{datetime.fromtimestamp(seconds, tz=UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
-    except (ValueError, OverflowError, OSError):  # a time outside of the years 1 to 9999
+        return f"{(_EPOCH + timedelta(seconds=seconds)).isoformat()}.{rest:09d}Z"
+    except OverflowError:  # a time outside of the years 1 to 9999
         return f"@{seconds}.{rest:09d}"
 
 

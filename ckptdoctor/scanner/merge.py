@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 from ckptdoctor.model import CkptDoctorError
-from ckptdoctor.scanner.result import ScanResult, parse_line
+from ckptdoctor.scanner.result import ScanResult, parse_line, path_in_line
 from ckptdoctor.scanner.resume import LineIndex, lines
+
+T = TypeVar("T")
 
 
 def merge(paths: Sequence[str]) -> Iterator[ScanResult]:
@@ -27,11 +30,11 @@ def merge(paths: Sequence[str]) -> Iterator[ScanResult]:
         for fd, path in zip(descriptors, paths, strict=True):
             bases.append(base)
             for number, (offset, line) in enumerate(lines(fd, path), 1):
-                latest.put(_parse(path, number, line).path, base + offset)
+                latest.put(_checked(path_in_line, path, number, line), base + offset)
             base += os.fstat(fd).st_size + 1
         for fd, path, start in zip(descriptors, paths, bases, strict=True):
             for number, (offset, line) in enumerate(lines(fd, path), 1):
-                result = _parse(path, number, line)
+                result = _checked(parse_line, path, number, line)
                 if latest.get(result.path) == start + offset:
                     yield result
     finally:
@@ -50,8 +53,8 @@ def _open(path: str) -> int:
     return fd
 
 
-def _parse(path: str, number: int, line: bytes) -> ScanResult:
+def _checked(read: Callable[[bytes], T], path: str, number: int, line: bytes) -> T:
     try:
-        return parse_line(line)
+        return read(line)
     except CkptDoctorError as error:
         raise CkptDoctorError(f"{path}, line {number}: {error}") from None

@@ -37,7 +37,7 @@ def write_report(
     from ckptdoctor.report import render
     from ckptdoctor.report.writing import write_atomically
 
-    report = None
+    report: Report | None = None
     if not remote:
         from ckptdoctor.api import InspectOptions, inspect
 

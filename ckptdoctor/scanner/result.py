@@ -145,30 +145,32 @@ def from_dict(data: Mapping[str, Any]) -> ScanResult:
     Raises:
         CkptDoctorError: not such an object.
     """
+    get = data.get
     try:
+        kind = get("kind")
         return ScanResult(
-            path=_text(data["path"]),
-            run=_text(data["run"]),
-            status=Status(data["status"]),
-            nonfinite=int(data.get("nonfinite") or 0),
-            cause=data.get("cause"),
-            confidence=data.get("confidence"),
-            layer=data.get("layer"),
-            epoch=data.get("epoch"),
-            step=data.get("step"),
-            size_bytes=int(data.get("size_bytes") or 0),
-            seconds=float(data.get("seconds") or 0.0),
-            error=data.get("error"),
-            kind=Kind(data["kind"]) if data.get("kind") else None,
-            variable=data.get("variable"),
-            grade=data.get("grade"),
-            headline=data.get("headline"),
-            format=data.get("format"),
-            warnings=tuple(data.get("warnings") or ()),
-            bytes_read=int(data.get("bytes_read") or 0),
-            modified=data.get("modified"),
-            etag=data.get("etag"),
-            report=data.get("report"),
+            _text(data["path"]),
+            _text(data["run"]),
+            Status(data["status"]),
+            int(get("nonfinite") or 0),
+            get("cause"),
+            get("confidence"),
+            get("layer"),
+            get("epoch"),
+            get("step"),
+            int(get("size_bytes") or 0),
+            float(get("seconds") or 0.0),
+            get("error"),
+            Kind(kind) if kind else None,
+            get("variable"),
+            get("grade"),
+            get("headline"),
+            get("format"),
+            tuple(get("warnings") or ()),
+            int(get("bytes_read") or 0),
+            get("modified"),
+            get("etag"),
+            get("report"),
         )
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise CkptDoctorError(
@@ -188,12 +190,32 @@ def parse_line(line: str | bytes) -> ScanResult:
     Raises:
         CkptDoctorError: not such a line.
     """
+    return from_dict(_object(line))
+
+
+def path_in_line(line: str | bytes) -> str:
+    """The path that a line is about, and nothing else of it: for looking through many lines.
+
+    Raises:
+        CkptDoctorError: not such a line.
+    """
+    data = _object(line)
+    path = data.get("path")
+    if not isinstance(path, str) or data.get("status") not in _STATUSES or not isinstance(data.get("run"), str):
+        raise CkptDoctorError("expected a line of `ckptdoctor scan --format jsonl`, found another object")
+    return path
+
+
+_STATUSES = frozenset(status.value for status in Status)
+
+
+def _object(line: str | bytes) -> dict[str, Any]:
     try:
-        data = json.loads(line)
+        data = json.loads(line.decode("utf-8") if isinstance(line, bytes) else line)
     except (ValueError, RecursionError):
         raise CkptDoctorError(
             "expected a line of `ckptdoctor scan --format jsonl`, found text that is no JSON"
         ) from None
     if not isinstance(data, dict):
         raise CkptDoctorError("expected a line of `ckptdoctor scan --format jsonl`, found JSON that is no object")
-    return from_dict(data)
+    return data

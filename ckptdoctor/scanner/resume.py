@@ -20,7 +20,7 @@ from bisect import bisect_left
 from collections.abc import Iterator
 
 from ckptdoctor.model import CkptDoctorError
-from ckptdoctor.scanner.result import ScanResult, parse_line
+from ckptdoctor.scanner.result import ScanResult, parse_line, path_in_line
 
 SYNC_SECONDS = 1.0
 LINE_LIMIT = 1 << 20  # bytes; a longer one is no line of ours
@@ -145,10 +145,10 @@ class ResultsFile:
         end = 0
         for number, (offset, line) in enumerate(lines(self._fd, self.path), 1):
             try:
-                result = parse_line(line)
+                about = path_in_line(line)
             except CkptDoctorError as error:
                 raise CkptDoctorError(f"{self.path}, line {number}: {error}; name another file with --resume") from None
-            self._superseded += self._index.put(result.path, offset) is not None
+            self._superseded += self._index.put(about, offset) is not None
             end = offset + len(line) + 1
         size = os.fstat(self._fd).st_size
         if size > end:
@@ -243,7 +243,7 @@ class ResultsFile:
         try:
             with open(beside, "wb") as out:
                 for offset, line in lines(self._fd, self.path):
-                    if self._index.get(parse_line(line).path) == offset:
+                    if self._index.get(path_in_line(line)) == offset:
                         out.write(line + b"\n")
                 out.flush()
                 os.fsync(out.fileno())
