@@ -36,6 +36,11 @@ def render_template(name: str, **values: Any) -> str:
     return _environment().get_template(name).render(style=style, script=script, policy=_policy(style, script), **values)
 
 
+def render_fragment(name: str, **values: Any) -> str:
+    """A piece of HTML without a page around it. Every string is escaped."""
+    return _environment().get_template(name).render(**values)
+
+
 def template_directory() -> Path:
     """Where the templates are: inside the installed package, or beside it in a checkout.
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from dataclasses import dataclass
 
 from ckptdoctor.causes import CAUSE_DOCS
-from ckptdoctor.model import Batches, ChainLink, Missing, NonfinitePoint, Pattern, Replay, Report, Status
+from ckptdoctor.model import Batches, ChainLink, Missing, NonfinitePoint, Pattern, Phase, Replay, Report, Status
 from ckptdoctor.report import numbers, story
 from ckptdoctor.report.charts import curves, features, graph, heat, rulebook, sums, tables
 from ckptdoctor.report.charts.bars import share
@@ -26,14 +28,22 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """One station of the chain from the first non-finite value to the weights."""
+    """One tensor on the way from the first non-finite value to the weights."""
 
-    phase: str
     layer: str
     what: str
     nonfinite: str
     bar: int
     span: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Consecutive tensors of one phase of the training step. `hidden` more are not shown."""
+
+    phase: str
+    links: tuple[Link, ...]
+    hidden: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +54,7 @@ class ReplayView:
     start: str
     message: str
     operands: tuple[tuple[str, str, str, str, str], ...]  # name, shape, dtype, non-finite, range
-    chain: tuple[Link, ...]
-    hidden_links: int
+    chain: tuple[Stage, ...]
     chart: LineChart | None
     activity: tuple[tables.ActivityRow, ...]
     notes: tuple[str, ...]
@@ -148,7 +157,7 @@ def build_page(report: Report) -> Page:
         optimizer=tuple(_optimizer(report)),
         log=view,
         strip=strip,
-        growth=() if isinstance(timeline, Missing) else story.growth(timeline)[:6],
+        growth=() if isinstance(timeline, Missing) else story.growth(timeline)[:3],
         timeline_notes=() if isinstance(timeline, Missing) else timeline.notes,
         heat=heat.heat_maps(report),
         replay=_replay(report),
@@ -197,7 +206,11 @@ def _facts(report: Report) -> list[Fact]:
     if healed:
         best = next((e for e in healed if e.learns), healed[0])
         facts.append(
-            Fact("What removes it", best.change, f"{len(healed)} of {numbers.count(tried, 'tried change')} removed it")
+            Fact(
+                "What removes it",
+                best.change.partition(": ")[0],
+                f"{len(healed)} of {numbers.count(tried, 'tried change')} removed it",
+            )
         )
     else:
         facts.append(
@@ -248,8 +261,7 @@ def _replay(report: Report) -> ReplayView | None:
         _start(replay),
         bad.message if bad else "",
         _operands(bad) if bad else (),
-        tuple(_link(link) for link in bad.chain[:24]) if bad else (),
-        max(len(bad.chain) - 24, 0) if bad else 0,
+        _chain(bad) if bad else (),
         curves.replay_chart(replay),
         tables.activity_rows(replay),
         replay.findings_notes,
@@ -257,6 +269,15 @@ def _replay(report: Report) -> ReplayView | None:
         curves.experiment_axes(replay) if replay.experiments else "",
         replay.skipped_experiments,
     )
+
+
+_PHASES = {
+    Phase.INPUT: "input",
+    Phase.FORWARD: "forward pass",
+    Phase.LOSS: "loss",
+    Phase.BACKWARD: "backward pass",
+    Phase.UPDATE: "update",
+}
 
 
 def _start(replay: Replay) -> str:
@@ -278,9 +299,28 @@ def _operands(bad: NonfinitePoint) -> tuple[tuple[str, str, str, str, str], ...]
     )
 
 
+def _chain(bad: NonfinitePoint) -> tuple[Stage, ...]:
+    """The chain by phases, in the order of the step: at most six stages of five tensors.
+
+    Where the chain begins after the place that went bad, what went into that place stands before it.
+    """
+    links = bad.chain
+    if links and links[0].phase is not bad.phase:
+        entered = (
+            ChainLink(bad.phase, None, o.name, o.nonfinite, math.prod(o.shape), o.min, o.max)
+            for o in bad.operands
+            if o.nonfinite
+        )
+        links = (*entered, *links)
+    stages = [(phase, list(members)) for phase, members in itertools.groupby(links, key=lambda link: link.phase)]
+    return tuple(
+        Stage(_PHASES[phase], tuple(_link(link) for link in members[:5]), max(len(members) - 5, 0))
+        for phase, members in stages[:6]
+    )
+
+
 def _link(link: ChainLink) -> Link:
     return Link(
-        link.phase.value,
         link.layer or "",
         link.what,
         f"{link.nonfinite:,} of {link.size:,}",

@@ -128,8 +128,10 @@ def resume(report: Report) -> Resume | None:
     timeline = report.evidence.timeline
     if isinstance(timeline, Missing) or report.verdict.status is not Status.SICK:
         return None
-    index = timeline.resume_from
-    return Resume(None if index is None else timeline.points[index].path, timeline.resume_reason)
+    if timeline.resume_from is None:
+        return Resume(None, timeline.resume_reason)
+    path = timeline.points[timeline.resume_from].path
+    return Resume(path, timeline.resume_reason.removeprefix(f"{last_part(path)}: "))
 
 
 @dataclass(frozen=True, slots=True)

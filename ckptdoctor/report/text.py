@@ -156,10 +156,10 @@ def _what_to_do(report: Report, page: _Page) -> None:
     page.field("Do now", report.verdict.next_step)
     fix = story.fix(report)
     if fix is not None and report.verdict.status is Status.SICK:
-        tested = " [tested by replay: the failure is gone]" if fix.tested else " [not tested]"
-        page.field("Fix", story.fix_words(report) + tested)
+        page.field("Fix", story.fix_words(report))
         if fix.code:
             page.code(fix.code)
+        page.field("Tested", "by replay: the failure is gone" if fix.tested else "no")
         page.field("Watch", fix.watch)
     resume = story.resume(report)
     if resume is not None:

@@ -24,6 +24,22 @@ def default_name(report: Report) -> str:
     return file_name(subject_name(report)) + SUFFIX
 
 
+def save_html(report: Report, path: str | os.PathLike[str] | None = None) -> Path:
+    """Write the page; without a path into the current directory, as `<name>.ckptdoctor.html`.
+
+    Returns:
+        The path written.
+
+    Raises:
+        OutputError: it cannot be written there.
+    """
+    from ckptdoctor.report.html import render_html
+
+    target = Path(path) if path is not None else Path(default_name(report))
+    check_target(target)
+    return write_atomically(target, render_html(report))
+
+
 def format_for(path: str) -> str | None:
     """The format that a file name's suffix asks for."""
     return SUFFIXES.get(Path(path).suffix.lower())

@@ -288,3 +288,56 @@ def test_it_says_nothing_of_hostile_html_in_the_head(pages):
 def test_hostile_reports_render_in_every_format():
     for name in ("text", "json", "markdown", "html", "junit", "github"):
         assert render(hostile(), name)
+
+
+# --- notebooks -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_notebook_card_is_a_valid_fragment_without_scripts(name):
+    from ckptdoctor.report.notebook import repr_html
+
+    card = repr_html(ALL[name]())
+    root = tree(f"<!doctype html><title>x</title>{card}")
+    assert {
+        "html",
+        "head",
+        "title",
+        "body",
+        "div",
+        "p",
+        "strong",
+        "code",
+        "table",
+        "tbody",
+        "tr",
+        "th",
+        "td",
+        "pre",
+        "small",
+    } >= {e.tag for e in root.iter()}
+    assert len(card) < 12_000
+
+
+def test_a_notebook_card_tells_verdict_fix_and_where_to_resume():
+    from ckptdoctor.report.notebook import repr_html, repr_markdown
+
+    shown = texts(tree(f"<!doctype html><title>x</title>{repr_html(nan_feature())}"))
+    for words in (
+        "Sick: NaN or infinity in the data",
+        "dense/kernel",
+        "tested by replay",
+        "x[mask]",
+        "epoch_000.keras",
+    ):
+        assert words in shown
+    assert repr_markdown(nan_feature()) == render(nan_feature(), "markdown")
+
+
+def test_the_page_is_saved_under_its_own_name(tmp_path, monkeypatch):
+    from ckptdoctor.report.writing import save_html
+
+    monkeypatch.chdir(tmp_path)
+    assert str(save_html(nan_feature())) == "nan_feature.ckptdoctor.html"
+    assert (tmp_path / "nan_feature.ckptdoctor.html").read_text(encoding="utf-8") == render(nan_feature(), "html")
+    assert save_html(nan_feature(), tmp_path / "x.html").is_file()

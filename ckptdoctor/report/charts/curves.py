@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ckptdoctor.model import Experiment, Missing, Replay, Report, Series, Timeline, TrainingLog
 from ckptdoctor.report import numbers, story
 from ckptdoctor.report.charts.lines import Curve, LineChart, line_chart
-from ckptdoctor.report.charts.scale import Scale, counting_scale, scale_for
+from ckptdoctor.report.charts.scale import LOG_FROM, Scale, counting_scale, scale_for
 from ckptdoctor.report.document.run import first_nonfinite
 
 _MOST_CURVES = 4
@@ -175,24 +175,79 @@ class ExperimentView:
 
 def experiment_views(replay: Replay) -> tuple[ExperimentView, ...]:
     """Experiments as small multiples: one scale for all, so that they can be compared by eye."""
+    frame = _frame(replay)
+    return tuple(_experiment(e, frame) for e in replay.experiments)
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """The axes that all experiments share, the unchanged run, and whether something lies outside."""
+
+    x: Scale
+    y: Scale
+    low: float
+    high: float
+    baseline: Curve | None
+    cut: bool
+
+
+def _frame(replay: Replay) -> _Frame:
+    """Axes made for the experiments that removed the failure, so that one can see whether they learn.
+
+    Of the others only what lies near is drawn: a loss on its way to infinity would press everything else flat, and a run
+    ten times as long would push the others into a corner.
+    """
     baseline = _baseline(replay)
-    longest = max([len(e.losses) for e in replay.experiments] + [len(baseline), 2])
-    x = Scale(0, longest - 1, 0, 100)
-    y = scale_for(_range(replay, baseline), 66, 18)
-    return tuple(_experiment(e, baseline, x, y) for e in replay.experiments)
+    curves = [_losses(e) for e in replay.experiments if e.losses]
+    healed = [_losses(e) for e in replay.experiments if e.removes_failure and e.losses]
+    leading = healed or curves
+    last = max((c.steps[-1] for c in leading), default=1.0)
+    focus = [v for c in leading for v in c.values if math.isfinite(v)]
+    everything = [v for c in (*curves, *([baseline] if baseline else [])) for v in c.values if math.isfinite(v)]
+    low, high = _near(focus, everything)
+    y = scale_for([low, high], 66, 18)
+    cut = any(v > high or v < low for v in everything) or any(c.steps[-1] > last for c in curves)
+    return _Frame(Scale(0, max(last, 1.0), 0, 100), y, low, high, baseline, cut)
 
 
-def _baseline(replay: Replay) -> tuple[float, ...]:
+def _near(focus: Sequence[float], everything: Sequence[float]) -> tuple[float, float]:
+    """The range of `focus`, and of `everything` up to its span beyond it."""
+    if not focus:
+        return (min(everything), max(everything)) if everything else (0.0, 1.0)
+    low, high = min(focus), max(focus)
+    if low > 0 and high / low > LOG_FROM:  # drawn logarithmically: a decade more on either side
+        return max(min(everything), low / 10), min(max(everything), high * 10)
+    room = (high - low) or abs(high) or 1.0
+    return max(min(everything), low - room), min(max(everything), high + room)
+
+
+def _losses(experiment: Experiment) -> Curve:
+    """The curve of an experiment, on the axis of its steps although at most 200 of them are kept."""
+    return _spread("with the change", experiment.losses, experiment.steps)
+
+
+def _spread(name: str, losses: Sequence[float], steps: int) -> Curve:
+    last = max(steps, len(losses)) - 1
+    every = last / (len(losses) - 1) if len(losses) > 1 else 1.0
+    return Curve(name, [n * every for n in range(len(losses))], losses)
+
+
+def _baseline(replay: Replay) -> Curve | None:
     if replay.baseline is not None and replay.baseline.losses:
-        return replay.baseline.losses
-    return tuple(r.loss for r in replay.records)
+        return _spread("unchanged", replay.baseline.losses, replay.baseline.steps + replay.baseline.failed)
+    if replay.records:
+        return Curve("unchanged", [float(r.step) for r in replay.records], [r.loss for r in replay.records])
+    return None
 
 
-def _experiment(experiment: Experiment, baseline: Sequence[float], x: Scale, y: Scale) -> ExperimentView:
-    curves = [Curve("with the change", range(len(experiment.losses)), experiment.losses)]
-    if baseline:
-        curves.append(Curve("unchanged", range(len(baseline)), baseline))
-    chart = line_chart(experiment.change, curves, axis="step", height=72, x=x, y=y) if experiment.losses else None
+def _experiment(experiment: Experiment, frame: _Frame) -> ExperimentView:
+    curves = [_losses(experiment), *([frame.baseline] if frame.baseline else [])]
+    shown = [_until(c, frame.x.high) for c in curves]
+    chart = (
+        line_chart(experiment.change, shown, axis="step", height=72, x=frame.x, y=frame.y)
+        if experiment.losses
+        else None
+    )
     facts = []
     if experiment.steps:
         facts.append(f"{experiment.steps_survived:,} of {numbers.count(experiment.steps, 'step')} finite")
@@ -207,28 +262,16 @@ def _experiment(experiment: Experiment, baseline: Sequence[float], x: Scale, y: 
     )
 
 
+def _until(curve: Curve, last: float) -> Curve:
+    """A curve up to the right end of the drawing."""
+    kept = [(s, v) for s, v in zip(curve.steps, curve.values, strict=False) if s <= last]
+    return Curve(curve.name, [s for s, _ in kept], [v for _, v in kept])
+
+
 def experiment_axes(replay: Replay) -> str:
     """The scale that all experiment drawings share, in words."""
-    values = [v for v in _range(replay, _baseline(replay)) if math.isfinite(v)]
-    if not values:
-        return "No loss was finite."
-    kind = "logarithmic" if scale_for(values, 0, 1).log else "linear"
-    words = f"The same axes everywhere: loss from {numbers.short(min(values))} to {numbers.short(max(values))}, {kind}"
-    everything = [*_baseline(replay), *(v for e in replay.experiments for v in e.losses)]
-    beyond = any(math.isfinite(v) and v > max(values) for v in everything)
-    return f"{words}; curves that leave at the top went beyond it." if beyond else f"{words}."
-
-
-def _range(replay: Replay, baseline: Sequence[float]) -> list[float]:
-    """The values that the common scale has room for.
-
-    All of the experiments that removed the failure, so that one can see whether they learn; of the others nothing above
-    three times that, since a loss on its way to infinity would press everything else flat.
-    """
-    kept = [e.losses for e in replay.experiments if e.removes_failure]
-    others = [e.losses for e in replay.experiments if not e.removes_failure]
-    if not kept:
-        return [v for losses in (*others, baseline) for v in losses]
-    rest = [v for losses in (*others, baseline) for v in losses if math.isfinite(v)]
-    largest = max((v for losses in kept for v in losses if math.isfinite(v)), default=math.inf)
-    return [v for losses in kept for v in losses] + [min(v, 3 * abs(largest)) for v in rest]
+    frame = _frame(replay)
+    kind = "logarithmic" if frame.y.log else "linear"
+    words = f"The same axes everywhere: {numbers.number(round(frame.x.high) + 1)} steps, loss from {numbers.short(frame.low)} "
+    words += f"to {numbers.short(frame.high)}, {kind}"
+    return f"{words}; curves that leave went beyond that." if frame.cut else f"{words}."

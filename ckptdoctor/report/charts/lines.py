@@ -123,7 +123,7 @@ def line_chart(
 def _line(curve: Curve, style: int, x: Scale, y: Scale) -> Line:
     path: list[str] = []
     dots: list[tuple[float, float]] = []
-    for part in _finite_parts(curve, y.high):
+    for part in filter(None, _finite_parts(curve, y)):
         places = [(x.at(step), y.at(value)) for step, value in _thinned(part)]
         if len(places) == 1:
             dots.append(places[0])
@@ -134,17 +134,20 @@ def _line(curve: Curve, style: int, x: Scale, y: Scale) -> Line:
     return Line(curve.name, style, "".join(path), tuple(dots), tuple(_runs(curve, x)), last)
 
 
-def _finite_parts(curve: Curve, top: float) -> Iterator[list[tuple[float, float]]]:
-    """Stretches of finite values; one that leaves the drawing at the top ends with the point where it does."""
+def _finite_parts(curve: Curve, y: Scale) -> Iterator[list[tuple[float, float]]]:
+    """Stretches of finite values; one that leaves the drawing ends with the first point outside and resumes with the last."""
     part: list[tuple[float, float]] = []
     for step, value in zip(curve.steps, curve.values, strict=False):
-        outside = value > top and bool(part) and part[-1][1] > top
-        if math.isfinite(value) and not outside:
-            part.append((step, value))
-        elif part and not outside:
+        if not math.isfinite(value):
             yield part
             part = []
-    if part:
+            continue
+        outside = value > y.high or value < y.low
+        if outside and part and (part[-1][1] > y.high or part[-1][1] < y.low):
+            yield part if len(part) > 1 else []
+            part = []
+        part.append((step, value))
+    if len(part) > 1 or (part and y.low <= part[0][1] <= y.high):
         yield part
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ckptdoctor.report import numbers
 
 _ROOM = 9.0  # percent of the width that two labels need between them
-_LOG_FROM = 300.0  # largest over smallest value from which a logarithmic axis reads better: two and a half decades
+LOG_FROM = 300.0  # largest over smallest value from which a logarithmic axis reads better: two and a half decades
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def scale_for(values: Iterable[float], start: float, end: float, *, allow_log: b
     if not finite:
         return Scale(0.0, 1.0, start, end)
     low, high = min(finite), max(finite)
-    if allow_log and low > 0 and high / low >= _LOG_FROM:
+    if allow_log and low > 0 and high / low >= LOG_FROM:
         room = (high / low) ** 0.04
         return Scale(max(low / room, 1e-300), min(high * room, 1e300), start, end, log=True)
     spread = (high / 2 - low / 2) * 0.16  # halves: the difference of two large floats may overflow

@@ -94,10 +94,11 @@ def margin(report: Report) -> str:
         return ""
     second = max(others, key=lambda c: c.log_odds)
     lead = best.log_odds - second.log_odds
-    if not 0 < lead < 20:
+    if lead <= 0:
         return ""
     strongest = max((t for t in best.contributions if t.finding_id), key=lambda t: t.weight, default=None)
-    words = f"It leads {second.cause.value} by {lead:.1f} log-odds, about {numbers.number(math.exp(lead), 2)} to 1."
+    odds = f"about {numbers.number(math.exp(lead), 2)} to 1" if lead < math.log(1000) else "more than 1,000 to 1"
+    words = f"It leads {second.cause.value} by {lead:.1f} log-odds, {odds}."
     if strongest is not None and strongest.weight > 0:
         without = lead - strongest.weight
         end = "would still lead" if without > 0 else "would no longer lead"
