@@ -159,7 +159,7 @@ class Lab:
         if self.failed_step is not None:
             removes: bool | None = not failed and outcome.steps > self.failed_step
         else:
-            removes = learnt and self._better_than_baseline(after, note)
+            removes = False if failed else learnt and self._better_than_baseline(after, note)
         if outcome.error:
             removes, note = None, outcome.error
         return self._experiment(

@@ -1,0 +1,267 @@
+"""Builds small runs on disk, each with one cause or none: `python replay_scenarios.py OUTDIR [NAME …]`.
+
+Run in a process of its own, because it imports TensorFlow. A run is `checkpoints/epoch_000.keras`, `last_batches.npz`
+and `request.json` with what a census would have said.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+os.environ.update(
+    TF_ENABLE_ONEDNN_OPTS="0", TF_CPP_MIN_LOG_LEVEL="3", CUDA_VISIBLE_DEVICES="-1", KERAS_BACKEND="tensorflow"
+)
+
+import numpy as np
+
+ROWS, BATCHES = 8, 4
+RUNS = {}
+
+
+def run(function):
+    RUNS[function.__name__] = function
+    return function
+
+
+def data(rng, width=4, outputs=1, scale=1.0):
+    x = rng.normal(size=(BATCHES, ROWS, width)).astype("float32") * scale
+    y = x.sum(axis=-1, keepdims=True)[..., :outputs] if outputs == 1 else rng.normal(size=(BATCHES, ROWS, outputs))
+    return x, y.astype("float32")
+
+
+def stack(keras, *layers, width=4):
+    return keras.Sequential([keras.Input((width,), name="features"), *layers])
+
+
+def through(keras, operation, width=4):
+    """Dense h → operation → Dense out."""
+    given = keras.Input((width,), name="features")
+    inner = keras.layers.Dense(3, use_bias=False, name="h")(given)
+    return keras.Model(given, keras.layers.Dense(1, name="out")(operation(inner)))
+
+
+def zero_rows(x, rows):
+    """Make the inputs of some rows of batch 2 zero: a Dense without bias then gives exactly 0."""
+    x[2, rows] = 0.0
+    return x
+
+
+@run
+def sqrt_trap(keras, rng):
+    x, y = data(rng)
+    model = through(keras, lambda t: keras.ops.sqrt(keras.ops.square(t)))
+    model.compile(keras.optimizers.SGD(1e-3), "mse")
+    return model, zero_rows(x, [1, 5]), y
+
+
+@run
+def pow_trap(keras, rng):
+    x, y = data(rng)
+    model = through(keras, lambda t: keras.ops.power(keras.ops.square(t), 0.5))
+    model.compile(keras.optimizers.SGD(1e-3), "mse")
+    return model, zero_rows(x, [3]), y
+
+
+@run
+def where_log_trap(keras, rng):
+    x, y = data(rng)
+
+    def guarded(t):
+        square = keras.ops.square(t)
+        return keras.ops.where(square > 0, keras.ops.log(square), keras.ops.zeros_like(square))
+
+    model = through(keras, guarded)
+    model.compile(keras.optimizers.SGD(1e-4), "mse")
+    return model, zero_rows(x, [2, 6]), y
+
+
+@run
+def log_of_zero(keras, rng):
+    x, y = data(rng)
+    model = through(keras, lambda t: keras.ops.log(keras.ops.square(t)))
+    model.compile(keras.optimizers.SGD(1e-4), "mse")
+    return model, zero_rows(x, [7]), y
+
+
+@run
+def half_softmax(keras, rng):
+    """A softmax written out in float16: exp of more than 11.09 is infinite."""
+    x, _ = data(rng)
+    y = np.eye(3, dtype="float32")[rng.integers(0, 3, (BATCHES, ROWS))]
+    given = keras.Input((4,), name="features", dtype="float16")
+    logits = keras.layers.Dense(3, name="logits", dtype="float16")(given)
+    powers = keras.ops.exp(logits)
+    shares = keras.layers.Activation("linear", name="shares", dtype="float16")(
+        powers / keras.ops.sum(powers, -1, keepdims=True)
+    )
+    model = keras.Model(given, shares)
+    model.get_layer("logits").set_weights([np.full((4, 3), 2.0, "float16"), np.zeros(3, "float16")])
+    model.compile(keras.optimizers.SGD(1e-6), "categorical_crossentropy")
+    x = np.clip(x, -0.2, 0.2)
+    x[1, 4] = 3.0
+    return model, x.astype("float16"), y
+
+
+@run
+def nan_label(keras, rng):
+    x, y = data(rng)
+    y[1, 3] = np.nan
+    model = stack(keras, keras.layers.Dense(6, activation="relu", name="h"), keras.layers.Dense(1, name="out"))
+    model.compile(keras.optimizers.Adam(1e-2), "mse")
+    return model, x, y
+
+
+@run
+def nan_behind_relu(keras, rng):
+    """One NaN in feature 2 of one row: fused relu turns it into 0 on a CPU."""
+    x, y = data(rng)
+    x[1, 5, 2] = np.nan
+    model = stack(keras, keras.layers.Dense(6, activation="relu", name="h"), keras.layers.Dense(1, name="out"))
+    model.compile(keras.optimizers.Adam(1e-2), "mse")
+    return model, x, y
+
+
+@run
+def labels_from_one(keras, rng):
+    x, _ = data(rng)
+    y = 1 + (x.sum(-1) > 0).astype("int64") + (x[..., 0] > 0.5)
+    model = stack(
+        keras, keras.layers.Dense(8, activation="relu", name="h"), keras.layers.Dense(3, "softmax", name="out")
+    )
+    model.compile(keras.optimizers.Adam(1e-2), "sparse_categorical_crossentropy")
+    return model, x, y
+
+
+@run
+def epsilon_of_zero(keras, rng):
+    """A constant zero input column has a zero gradient: Adam without epsilon divides 0 by 0."""
+    x, y = data(rng)
+    x[..., 0] = 0.0
+    model = stack(keras, keras.layers.Dense(1, name="out"))
+    model.compile(keras.optimizers.Adam(1e-2, epsilon=0.0), "mse")
+    return model, x, y
+
+
+@run
+def rate_too_high(keras, rng):
+    x, y = data(rng)
+    model = stack(keras, keras.layers.Dense(8, name="h"), keras.layers.Dense(1, name="out"))
+    model.compile(keras.optimizers.SGD(10.0), "mse")
+    return model, x, y
+
+
+@run
+def masked_attention(keras, rng):
+    """A causal mask puts very large negative numbers and masked softmax inside: harmless."""
+    x = rng.normal(size=(BATCHES, ROWS, 5, 4)).astype("float32")
+    y = x.mean(axis=(2, 3))[..., None].astype("float32")
+    given = keras.Input((5, 4), name="features")
+    inner = keras.layers.MultiHeadAttention(2, 3, name="attention")(given, given, use_causal_mask=True)
+    lifted = keras.ops.where(keras.ops.ones((5, 5)) > 0, 0.0, -np.inf)[0]
+    inner = keras.layers.GlobalAveragePooling1D(name="pool")(inner + lifted[:, None])
+    model = keras.Model(given, keras.layers.Dense(1, name="out")(inner))
+    model.compile(keras.optimizers.Adam(1e-2), "mse")
+    return model, x, y
+
+
+@run
+def harmless_where(keras, rng):
+    """Log of an input column under a where: infinite inside, nothing trainable before it."""
+    x, y = data(rng)
+    x[..., 0] = np.abs(x[..., 0])
+    x[:, ::2, 0] = 0.0
+    given = keras.Input((4,), name="features")
+    guarded = keras.ops.where(given > 0, keras.ops.log(given), keras.ops.zeros_like(given))
+    model = keras.Model(given, keras.layers.Dense(1, name="out")(guarded))
+    model.compile(keras.optimizers.Adam(1e-2), "mse")
+    return model, x, y
+
+
+@run
+def loss_scale_probing(keras, rng):
+    """A loss scale that starts too high overflows a few gradients, then settles: not a failure."""
+    keras.config.set_dtype_policy("mixed_float16")
+    x, y = data(rng)
+    model = stack(
+        keras, keras.layers.Dense(8, activation="relu", name="h"), keras.layers.Dense(1, name="out", dtype="float32")
+    )
+    inner = keras.optimizers.Adam(1e-2)
+    model.compile(keras.optimizers.LossScaleOptimizer(inner, initial_scale=2.0**26), "mse")
+    return model, x, y
+
+
+@run
+def token_out_of_range(keras, rng):
+    x = rng.integers(0, 10, (BATCHES, ROWS, 6)).astype("int64")
+    x[3, 2, 1] = 12
+    y = rng.normal(size=(BATCHES, ROWS, 1)).astype("float32")
+    model = keras.Sequential(
+        [
+            keras.Input((6,), dtype="int64", name="tokens"),
+            keras.layers.Embedding(10, 4, name="table"),
+            keras.layers.GlobalAveragePooling1D(name="pool"),
+            keras.layers.Dense(1, name="out"),
+        ]
+    )
+    model.compile("adam", "mse")
+    return model, x, y
+
+
+@run
+def relu_head(keras, rng):
+    """Targets of both signs under a relu head that starts dead: always finite, learns nothing."""
+    x, y = data(rng)
+    y = np.concatenate([y] * 2, axis=0)
+    x = np.concatenate([x] * 2, axis=0)
+    model = stack(keras, keras.layers.Dense(8, activation="tanh", name="h"), keras.layers.Dense(1, "relu", name="out"))
+    model.get_layer("out").bias.assign([-20.0])
+    model.compile(keras.optimizers.SGD(0.05), "mse")
+    return model, x, y
+
+
+@run
+def healthy(keras, rng):
+    x, y = data(rng)
+    model = stack(keras, keras.layers.Dense(8, activation="relu", name="h"), keras.layers.Dense(1, name="out"))
+    model.compile(keras.optimizers.Adam(3e-2), "mse")
+    model.fit(x.reshape(-1, 4), y.reshape(-1, 1), epochs=60, batch_size=ROWS, verbose=0)
+    return model, x, y
+
+
+@run
+def custom_rmse(keras, rng):
+    """A custom root mean squared error meets a row that is predicted exactly: its gradient is 0 times infinity."""
+    x, y = data(rng)
+    x[0, 2], y[0, 2] = 0.0, 0.0
+
+    def rmse(y_true, y_pred):
+        return keras.ops.sqrt(keras.ops.mean(keras.ops.square(y_true - y_pred), axis=-1))
+
+    model = stack(keras, keras.layers.Dense(6, activation="relu", name="h"), keras.layers.Dense(1, name="out"))
+    model.compile(keras.optimizers.Adam(1e-2), rmse)
+    return model, x, y
+
+
+def save(folder, model, x, y):
+    (folder / "checkpoints").mkdir(parents=True)
+    path = folder / "checkpoints" / "epoch_000.keras"
+    model.optimizer.build(model.trainable_variables)
+    model.save(path)
+    np.savez(folder / "last_batches.npz", x=x, y=y, step=np.arange(1, len(x) + 1))
+
+
+def main():
+    import keras
+
+    out, wanted = Path(sys.argv[1]), sys.argv[2:] or list(RUNS)
+    for name in wanted:
+        keras.config.set_dtype_policy("float32")
+        keras.utils.set_random_seed(7)
+        model, x, y = RUNS[name](keras, np.random.default_rng(11))
+        save(out / name, model, x, y)
+    (out / "made.json").write_text(json.dumps(wanted))
+
+
+if __name__ == "__main__":
+    main()
