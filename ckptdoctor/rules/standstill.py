@@ -30,6 +30,7 @@ MOVING = 0.05  # relative fall of the loss over the last half that counts as bei
 LITTLE_BETTER = 0.88  # of the constant's loss: what a model reaches by learning noise by heart; measured
 EASY = 0.5  # share of the targets that simple models explain, above which the task counts as easy; hand-chosen
 MIN_ROWS = 96  # recorded rows; with fewer the permutation spread covers ordinary data
+FAR_ABOVE = 5.0  # times a guessed constant's loss that leave no doubt; hand-chosen
 CONSTANT = 1e-3  # spread of predictions ÷ spread of targets below which the output is one value; hand-chosen
 
 
@@ -187,8 +188,10 @@ def _by_log(evidence: Evidence) -> Standstill | None:
         told = _by_association(evidence, ratio, fall, text)
         if told is not None:
             return told
-    if _on_its_way(evidence) or ratio < NO_BETTER or (not certain and abs(ratio - 1) > 1 - NO_BETTER):
+    if _on_its_way(evidence) or ratio < NO_BETTER:
         return None
+    if not certain and 1 / NO_BETTER < ratio < FAR_ABOVE:
+        return None  # the guess of the constant may be off by as much
     kind = "worse_than_constant" if ratio > 1.5 else "no_better_than_constant"
     return Standstill(kind, text, ratio, NO_BETTER, unit, 0.85 if certain else 0.7)
 

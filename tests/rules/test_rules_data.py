@@ -470,6 +470,12 @@ ROWS = [
         lambda: stuck(logs=log(series(values=(2.3, 2.2, 2.0, 1.8, 1.6, 1.5, 1.3, 1.2)))),
         severity=Severity.ERROR,
     ),
+    Row(
+        "CKD603",
+        lambda: evidence(census=BAD, spec=CLASSIFIER, optimizer=state(), logs=log(series(values=(NAN, NAN)))),
+        lambda: evidence(census=BAD, spec=CLASSIFIER, optimizer=state(), logs=log(series(values=(1.0, NAN)))),
+        cause=Cause.LABELS,
+    ),
     Row("CKD602", lambda: stuck(optimizer=state()), lambda: stuck(optimizer=state(rate=0.5)), cause=Cause.LABELS),
 ]
 

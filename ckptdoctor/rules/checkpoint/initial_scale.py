@@ -33,6 +33,7 @@ def initial_census(evidence: Evidence) -> Census | None:
         "large": Threshold(
             4.0, unit="std ÷ He std", source="hand-chosen; each layer multiplies the signal by about this factor"
         ),
+        "entries": Threshold(8.0, unit="entries", source="the spread of fewer is chance"),
         "embedding": Threshold(
             5.0, unit="rms", source="Keras starts embeddings within 0.05; tables with unit variance are common"
         ),
@@ -59,7 +60,11 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     census = initial_census(evidence)
     if census is None:
         return
-    judged = [t for t in census.of_role(Role.WEIGHT) if t.std is not None and _judged(evidence, t.info.layer)]
+    judged = [
+        t
+        for t in census.of_role(Role.WEIGHT)
+        if t.std is not None and t.info.size >= limits["entries"] and _judged(evidence, t.info.layer)
+    ]
     kernels = [
         t
         for t in judged
