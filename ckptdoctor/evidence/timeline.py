@@ -15,6 +15,7 @@ from ckptdoctor.model import (
     Census,
     CkptDoctorError,
     Missing,
+    ProblemKind,
     Role,
     RunFiles,
     Status,
@@ -84,9 +85,16 @@ def measure_point(path: str, *, threads: int | None = None) -> TimelinePoint:
         path=path,
         epoch=epoch if epoch is not None or isinstance(recorded, Missing) else recorded,
         step=census.iterations if census.iterations is not None else step,
-        status=Status.SICK if nonfinite else Status.HEALTHY,
+        status=Status.SICK if nonfinite else Status.HEALTHY if _measured(census) else Status.UNREADABLE,
         nonfinite=nonfinite,
         census=census,
+    )
+
+
+def _measured(census: Census) -> bool:
+    """Whether any weight was read: of a file cut off early only the configuration may be left, and that is no health."""
+    return any(t.error is None and t.rms is not None for t in census.tensors) or not (
+        census.tensors or census.info.problems
     )
 
 
@@ -202,6 +210,10 @@ def _resume(points: Sequence[TimelinePoint]) -> _Resume:
 
 def _on_its_way_out(census: Census, before: Census | None) -> str | None:
     """Why a finite checkpoint is no place to continue from, or None."""
+    broken = [p for p in census.info.problems if p.kind in (ProblemKind.DAMAGED, ProblemKind.HOSTILE)]
+    if census.info.coverage < 1.0 or broken:
+        why = broken[0].message if broken else "parts of it are absent"
+        return f"incomplete, {census.info.coverage:.0%} of its bytes can be read ({why})"
     earlier = {t.info.path: t for t in before.tensors} if before is not None else {}
     for stats in census.of_role(Role.WEIGHT, Role.STATISTIC):
         size = stats.absmax

@@ -127,6 +127,24 @@ def test_a_first_checkpoint_far_out_of_range_is_none_either(tmp_path):
     assert "start again" in timeline.resume_reason
 
 
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_a_checkpoint_cut_off_is_no_place_to_resume(tmp_path, share):
+    import zipfile
+
+    for epoch in range(3):
+        weights = saved(tmp_path / "parts" / "model.weights.h5", 10 * epoch)
+        with zipfile.ZipFile(tmp_path / f"epoch_{epoch}.keras", "w") as archive:
+            archive.writestr("metadata.json", '{"keras_version": "3.15.1"}')
+            archive.writestr("config.json", '{"class_name": "Sequential", "config": {"name": "s", "layers": []}}')
+            archive.write(weights, "model.weights.h5")
+    shutil.rmtree(tmp_path / "parts")
+    last = tmp_path / "epoch_2.keras"
+    last.write_bytes(last.read_bytes()[: int(share * last.stat().st_size)])
+    timeline = timeline_of_run(tmp_path)
+    assert len(timeline.points) == 3
+    assert timeline.resume_from == 1
+
+
 def test_nothing_healthy_nothing_to_resume(tmp_path):
     for epoch in range(2):
         saved(tmp_path / f"epoch_{epoch}.weights.h5", epoch, kernel=np.nan)
