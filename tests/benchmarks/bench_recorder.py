@@ -109,7 +109,7 @@ def measure(name: str, make, blocks: int) -> bool:
             for which in order:
                 times[which].append(block(*(plain if which == "plain" else recorded)))
         recorder.on_train_end()
-        saved = len(list((recorder_directory := f"{directory}/run/checkpoints") and os.listdir(recorder_directory)))
+        saved = len(os.listdir(f"{directory}/run/checkpoints"))
     equal = all(
         np.array_equal(a.numpy(), b.numpy()) for a, b in zip(plain[0].weights, recorded[0].weights, strict=True)
     )
