@@ -65,6 +65,7 @@ def _environment() -> jinja2.Environment:
         finalize=_shown,
     )
     environment.filters["prose"] = _prose
+    environment.filters["breakable"] = _breakable
     return environment
 
 
@@ -82,6 +83,12 @@ def _prose(text: str) -> Markup:
     return Markup("").join(
         Markup("<code>{}</code>").format(part) if n % 2 else escape(part) for n, part in enumerate(parts)
     )
+
+
+def _breakable(name: str) -> Markup:
+    """An escaped name that a narrow column may break after a slash or an underscore."""
+    parts = re.split("(?<=[/_])", block(name))
+    return Markup("<wbr>").join(escape(part) for part in parts if part)
 
 
 @cache

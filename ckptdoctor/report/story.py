@@ -170,7 +170,8 @@ def replay_sentence(report: Report) -> str:
         ReplayStatus.NOT_RUN: f"Not replayed: {replay.reason.rstrip('.')}.",
         ReplayStatus.FAILED: f"The replay failed: {replay.reason.rstrip('.')}.",
     }[replay.status]
-    return f"{sentence} {replay.disagreement.rstrip('.')}." if replay.disagreement else sentence
+    more = replay.disagreement.rstrip(".")
+    return f"{sentence} {more[:1].upper()}{more[1:]}." if more else sentence
 
 
 # --- what was not checked ------------------------------------------------------------------------

@@ -324,7 +324,7 @@ def test_a_notebook_card_tells_verdict_fix_and_where_to_resume():
 
     shown = texts(tree(f"<!doctype html><title>x</title>{repr_html(nan_feature())}"))
     for words in (
-        "Sick: NaN or infinity in the data",
+        ": NaN or infinity in the data ( data_nonfinite ), confirmed",
         "dense/kernel",
         "tested by replay",
         "x[mask]",

@@ -123,7 +123,7 @@ def line_chart(
 def _line(curve: Curve, style: int, x: Scale, y: Scale) -> Line:
     path: list[str] = []
     dots: list[tuple[float, float]] = []
-    for part in filter(None, _finite_parts(curve, y)):
+    for part in _finite_parts(curve, y):
         places = [(x.at(step), y.at(value)) for step, value in _thinned(part)]
         if len(places) == 1:
             dots.append(places[0])
@@ -139,14 +139,18 @@ def _finite_parts(curve: Curve, y: Scale) -> Iterator[list[tuple[float, float]]]
     part: list[tuple[float, float]] = []
     for step, value in zip(curve.steps, curve.values, strict=False):
         if not math.isfinite(value):
-            yield part
+            yield from _drawn(part, y)
             part = []
             continue
-        outside = value > y.high or value < y.low
-        if outside and part and (part[-1][1] > y.high or part[-1][1] < y.low):
-            yield part if len(part) > 1 else []
+        if part and not y.low <= value <= y.high and not y.low <= part[-1][1] <= y.high:
+            yield from _drawn(part, y)
             part = []
         part.append((step, value))
+    yield from _drawn(part, y)
+
+
+def _drawn(part: list[tuple[float, float]], y: Scale) -> Iterator[list[tuple[float, float]]]:
+    """The stretch, unless it is nothing or a single point outside the drawing."""
     if len(part) > 1 or (part and y.low <= part[0][1] <= y.high):
         yield part
 
