@@ -69,7 +69,7 @@ def cut_network() -> None:
 
 
 def confine(limits: dict[str, Any], descriptors: int) -> None:
-    """Limits for the rest of this process: memory beyond what the imports took, processor time, descriptors, no writing.
+    """Set limits for the rest of this process, then say so: memory beyond what the imports took, processor time, descriptors, no writing.
 
     Args:
         descriptors: highest number of open files; 3 means none but the pipes, which forbids files and sockets alike.
@@ -91,4 +91,6 @@ def confine(limits: dict[str, Any], descriptors: int) -> None:
         bounds.append((resource.RLIMIT_AS, pages * resource.getpagesize() + int(limits["memory"])))
     for what, bound in bounds:
         with suppress(OSError, ValueError):  # a platform that does not know one limit: the others still hold
-            resource.setrlimit(what, (bound, bound))
+            # Above its soft limit of processor time a process gets a signal that names it, a second later it is killed.
+            resource.setrlimit(what, (bound, bound + 1 if what == resource.RLIMIT_CPU else bound))
+    send(b"J", b"ready")

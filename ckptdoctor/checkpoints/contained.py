@@ -25,6 +25,7 @@ from ckptdoctor.checkpoints.sources import Window
 _FRAME = struct.Struct("<cQ")
 _RANGE = struct.Struct("<QQ")
 _PIPE_STEP = 1 << 16
+_READY = b"ready"  # what a child says once it is confined
 _START_SECONDS = 60.0  # importing numpy and h5py on a cold, busy machine
 _QUESTIONS = 1 << 24  # ranges that one answer may ask for
 _SIGNALS = {
@@ -44,7 +45,7 @@ class Contained:
     Also a `ByteSource` as far as `close` goes, so that a checkpoint owns it.
 
     Args:
-        script: name of the child's program beside this module. library: what it calls, for messages.
+        script: the child's program, by name beside this module or by path. library: what it calls, for messages.
         where: what it reads, for messages.
         window: the bytes it may ask for, None where it reads a directory itself.
         setup: further values for the child.
@@ -96,9 +97,8 @@ class Contained:
         with self._lock:
             try:
                 process = self._started()
-                self._send(
-                    process, b"Q", json.dumps(question).encode(), time.monotonic() + self._limits.child_wall_seconds
-                )
+                deadline = time.monotonic() + self._limits.child_wall_seconds
+                self._send(process, b"Q", json.dumps(question).encode(), deadline)
                 return self._answer(process)
             except _Gone as gone:
                 reason = self._why(gone)
@@ -108,7 +108,7 @@ class Contained:
     def _started(self) -> subprocess.Popen[bytes]:
         if self._process is not None:
             return self._process
-        script = Path(__file__).with_name(self._script)
+        script = Path(__file__).parent / self._script
         environment = {
             "HDF5_PLUGIN_PRELOAD": "::",  # no filter code from outside
             "HDF5_USE_FILE_LOCKING": "FALSE",
@@ -142,14 +142,14 @@ class Contained:
                 "attribute": limits.hdf5_attribute_bytes,
             },
         }
-        self._send(process, b"Q", json.dumps(setup).encode(), time.monotonic() + _START_SECONDS)
+        deadline = time.monotonic() + _START_SECONDS
+        self._send(process, b"Q", json.dumps(setup).encode(), deadline)
+        self._take(process, _FRAME.size + len(_READY), deadline)
         return process
 
     def _answer(self, process: subprocess.Popen[bytes]) -> bytes:
         """Serve the ranges that the child asks for until it answers."""
-        deadline = (
-            time.monotonic() + self._limits.child_wall_seconds + (_START_SECONDS if process.poll() is None else 0.0)
-        )
+        deadline = time.monotonic() + self._limits.child_wall_seconds
         for _ in range(_QUESTIONS):
             kind, length = _FRAME.unpack(self._take(process, _FRAME.size, deadline))
             if length > self._limits.child_reply_bytes:

@@ -148,7 +148,8 @@ def decode(array: NDArray[np.generic], name: str) -> NDArray[np.float64]:
     stored = storage_dtype(name)
     if name in ("bfloat16", ">bfloat16"):
         wide = array.astype(np.uint32) << np.uint32(16)
-        return wide.view(np.float32).astype(np.float64)
+        with np.errstate(invalid="ignore"):  # a signalling NaN is a NaN like any other
+            return wide.view(np.float32).astype(np.float64)
     if name in _FLOAT8:
         return _float8_table(name)[array.view(np.uint8)]
     if stored.kind == "c":

@@ -136,7 +136,7 @@ class Headers:
         if head[:4] != b"GCOL":
             raise Damaged("the texts of attributes are overwritten")
         size = unsigned(head, 8, self.lengths)
-        if size > 2 * self.limits.hdf5_attribute_bytes:
+        if size > self.limits.hdf5_metadata_bytes:
             raise Hostile(f"a heap of {size:,} bytes")
         found: dict[int, tuple[int, int]] = {}
         at = 8 + self.lengths
