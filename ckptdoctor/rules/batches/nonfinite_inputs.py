@@ -49,7 +49,7 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         yield Finding(
             rule="CKD401",
             severity=Severity.ERROR,
-            message=f"{array.nonfinite:,} entries of {array.name} are {kinds}: {rows_and_features(array)}.",
+            message=f"{array.nonfinite:,} {'entry' if array.nonfinite == 1 else 'entries'} of {array.name} {'is' if array.nonfinite == 1 else 'are'} {kinds}: {rows_and_features(array)}.",
             measured=float(array.nonfinite),
             threshold=0.0,
             unit="non-finite entries",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from ckptdoctor.model import Cause, Evidence, Finding, Severity, Vote
@@ -9,7 +10,7 @@ from ckptdoctor.rules.checkpoint.learning_rate_unusual import ADAPTIVE
 from ckptdoctor.rules.log.series import loss
 from ckptdoctor.rules.parts import losses_of, maybe_spec, votes
 from ckptdoctor.rules.registry import Limits, rule
-from ckptdoctor.rules.symptoms import REGRESSION, optimizer_class
+from ckptdoctor.rules.symptoms import REGRESSION, learning_rate, optimizer_class
 
 
 @rule(
@@ -42,10 +43,13 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     adaptive = optimizer_class(evidence) in ADAPTIVE
     squared = any(known.name in REGRESSION for known in losses_of(maybe_spec(evidence)))
     first = f"{series.axis} {series.steps[0]:g}"
+    rate = learning_rate(evidence)
+    at = f", at learning rate {rate:g}" if rate is not None else ""
+    word = "infinite" if math.isinf(series.first_nonfinite[1]) else "NaN"
     yield Finding(
         rule="CKD202",
         severity=Severity.WARNING,
-        message=f"{series.name} was never finite: it is {series.first_nonfinite[1]} from {first} on.",
+        message=f"{series.name} was never finite: it is {word} from {first} on{at}.",
         epoch=int(series.steps[0]) if series.axis == "epoch" else None,
         measured=str(series.first_nonfinite[1]),
         votes=_adaptive() if adaptive else _plain(squared),
