@@ -185,7 +185,7 @@ def _admit(window: Window, entries: list[_Entry], archive: Archive, limits: Read
     for entry in entries:
         names[entry.name] = names.get(entry.name, 0) + 1
     ordered = sorted(entries, key=lambda e: e.header)
-    ends = [e.header for e in ordered[1:]] + [directory]
+    ends = [*(e.header for e in ordered), directory][1:]
     for entry, end in zip(ordered, ends, strict=True):
         if entry.name.endswith("/") and entry.size == 0:
             continue

@@ -222,3 +222,13 @@ def test_npz_weights_are_read_without_unpickling(tmp_path):
         assert any(p.kind is ProblemKind.HOSTILE and "system" in p.message for p in checkpoint.info.problems)
     assert not (tmp_path / "ran").exists()
     assert pickle.loads(pickle.dumps(1)) == 1
+
+
+def test_an_empty_archive_is_not_a_checkpoint(tmp_path):
+    path = zipped(tmp_path / "x.keras", {"config.json": b"{}"})
+    data = path.read_bytes()
+    end = bytearray(data[-22:])
+    end[8:20] = bytes(12)  # no members, no table of contents
+    path.write_bytes(data[:-22] + end)
+    with pytest.raises(CheckpointError, match=r"not a \.keras file"):
+        open_checkpoint(path)
