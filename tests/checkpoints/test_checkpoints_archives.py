@@ -119,7 +119,7 @@ def patched(path: Path, name: str, *, local=None, central=None) -> None:
 
 WEIGHTS = "model.weights.h5"
 LIES = {
-    "encrypted": ({6: b"\x01"}, {8: b"\x01"}, ProblemKind.UNSUPPORTED),
+    "encrypted": ({6: b"\x01"}, {8: b"\x01"}, ProblemKind.HOSTILE),
     "another method": ({8: b"\x63"}, {10: b"\x63"}, ProblemKind.UNSUPPORTED),
     "methods that differ": ({8: b"\x08"}, None, ProblemKind.HOSTILE),
     "sizes that differ": ({22: struct.pack("<L", 99)}, None, ProblemKind.HOSTILE),
