@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -28,10 +27,9 @@ class Inspection(Report):
         Raises:
             CkptDoctorError: it cannot be written there.
         """
-        from ckptdoctor.report import render
-        from ckptdoctor.report.writing import default_name, write_atomically
+        from ckptdoctor.report.writing import save_html
 
-        return str(write_atomically(path or default_name(self), render(self, "html")))
+        return str(save_html(self, path))
 
     def to_json(self) -> str:
         """The JSON document, strict: non-finite numbers are strings."""
@@ -45,12 +43,14 @@ class Inspection(Report):
         return self._rendered("text")
 
     def _repr_markdown_(self) -> str:
-        return self._rendered("markdown")
+        from ckptdoctor.report.notebook import repr_markdown
+
+        return repr_markdown(self)
 
     def _repr_html_(self) -> str:
-        """The page in a frame of its own: its styles and script stay inside, and it may run nothing else."""
-        page = html.escape(self._rendered("html"), quote=True)
-        return f'<iframe sandbox="allow-scripts" title="ckptdoctor" style="width:100%;height:48em;border:0" srcdoc="{page}"></iframe>'
+        from ckptdoctor.report.notebook import repr_html
+
+        return repr_html(self)
 
     def _rendered(self, format_: str) -> str:
         from ckptdoctor.report import render

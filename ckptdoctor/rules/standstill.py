@@ -30,6 +30,7 @@ MOVING = 0.05  # relative fall of the loss over the last half that counts as bei
 LITTLE_BETTER = 0.88  # of the constant's loss: what a model reaches by learning noise by heart; measured
 EASY = 0.5  # share of the targets that simple models explain, above which the task counts as easy; hand-chosen
 MIN_ROWS = 96  # recorded rows; with fewer the permutation spread covers ordinary data
+FAR_FROM_EASY = 0.7  # of the constant's loss: a third explained where simple models explain nearly all; hand-chosen
 FAR_ABOVE = 5.0  # times a guessed constant's loss that leave no doubt; hand-chosen
 CONSTANT = 1e-3  # spread of predictions ÷ spread of targets below which the output is one value; hand-chosen
 
@@ -184,7 +185,7 @@ def _by_log(evidence: Evidence) -> Standstill | None:
     certain = trivial_loss(evidence) is not None
     text = f"The loss stands at {last:.4g} over its last epochs; always predicting one value gives {constant[0]:.4g} ({constant[1]})."
     unit = "loss ÷ loss of the best constant"
-    if certain and ratio > LITTLE_BETTER and fall < 2 * MOVING:
+    if certain and ratio > FAR_FROM_EASY and fall < 2 * MOVING:
         told = _by_association(evidence, ratio, fall, text)
         if told is not None:
             return told
@@ -203,10 +204,11 @@ def _by_association(evidence: Evidence, ratio: float, fall: float, text: str) ->
         return None
     unit = "loss ÷ loss of the best constant"
     above = (measured.score - measured.chance) / max(measured.chance_std, 1e-9)
-    if above < 2.5 and measured.score < 0.03:
+    if above < 2.5 and measured.score < 0.03 and ratio > LITTLE_BETTER:
         more = " Simple models do no better than chance either: inputs do not predict targets."
         return Standstill("chance", text + more, ratio, LITTLE_BETTER, unit, 0.85)
-    if measured.score > EASY and fall <= MOVING and _epochs(evidence) >= 6:
+    much_worse = ratio > LITTLE_BETTER or (measured.score - (1 - ratio) > 0.6 and fall <= 0.6 * MOVING)
+    if measured.score > EASY and fall <= MOVING and much_worse and _epochs(evidence) >= 6:
         more = f" Simple models explain {measured.score:.0%} of the same targets."
         return Standstill("fails_an_easy_task", text + more, ratio, LITTLE_BETTER, unit, 0.85)
     return None

@@ -303,6 +303,20 @@ ROWS = [
         cause=Cause.ACTIVATION,
     ),
     Row(
+        "CKD135",
+        lambda: evidence(
+            optimizer=state("SGD", untouched_slots=True), spec=spec(layer("h", dtype_policy="mixed_float16"))
+        ),
+        lambda: evidence(optimizer=state("SGD", untouched_slots=True, iterations=3)),
+        cause=Cause.MIXED_PRECISION,
+    ),
+    Row(
+        "CKD136",
+        lambda: evidence(spec=spec(layer("h", trainable=False), layer("out", trainable=False))),
+        lambda: evidence(spec=spec(layer("h", trainable=False), layer("out"))),
+        cause=Cause.ARCHITECTURE,
+    ),
+    Row(
         "CKD301",
         lambda: evidence(timeline=timeline(point(0), point(1, BAD, status=Status.SICK))),
         lambda: evidence(timeline=timeline()),

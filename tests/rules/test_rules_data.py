@@ -476,6 +476,20 @@ ROWS = [
         lambda: evidence(census=BAD, spec=CLASSIFIER, optimizer=state(), logs=log(series(values=(1.0, NAN)))),
         cause=Cause.LABELS,
     ),
+    Row(
+        "CKD414",
+        lambda: evidence(census=BAD, batches=batches()),
+        lambda: evidence(census=BAD, batches=batches(y=array("y", "target", nan=1))),
+        says="are finite",
+    ),
+    Row(
+        "CKD415",
+        lambda: evidence(
+            spec=spec(layer("rnn", "SimpleRNN"), layer("out")), batches=batches(array(shape=(8, 32, 60, 2)))
+        ),
+        lambda: evidence(spec=spec(layer("rnn", "LSTM"), layer("out")), batches=batches(array(shape=(8, 32, 60, 2)))),
+        severity=Severity.INFO,
+    ),
     Row("CKD602", lambda: stuck(optimizer=state()), lambda: stuck(optimizer=state(rate=0.5)), cause=Cause.LABELS),
 ]
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from ckptdoctor.model import Cause, Evidence, Finding, Severity
 from ckptdoctor.rules.parts import optimizer_of, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
+from ckptdoctor.rules.standstill import training_loss
 
 
 @rule(
@@ -24,6 +25,7 @@ from ckptdoctor.rules.registry import Limits, Threshold, rule
         "skipped": Threshold(
             0.5, unit="share of steps", source="hand-chosen: a healthy run skips the first few and then one in 2,000"
         ),
+        "epochs": Threshold(2.0, unit="epochs", source="hand-chosen: two epochs without one applied update"),
         "steps": Threshold(20.0, unit="steps", source="hand-chosen: halving from 32,768 to below 1 takes 15 steps"),
     },
     doc="""
@@ -45,17 +47,21 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     state = optimizer_of(evidence)
     if state.loss_scale is None:
         return
-    steps, skipped = state.iterations or 0, state.skipped_updates or 0
-    none_applied = steps >= limits["steps"] and skipped >= limits["skipped"] * steps
+    skipped = state.skipped_updates or 0
+    steps = max(state.iterations or 0, skipped)
+    series = training_loss(evidence)
+    never = steps == 0 and series is not None and series.axis == "epoch" and series.count >= limits["epochs"]
+    none_applied = never or (steps >= limits["steps"] and skipped >= limits["skipped"] * steps)
     if not (none_applied or state.loss_scale < limits["scale"]):
         return
     yield Finding(
         rule="CKD113",
         severity=Severity.ERROR,
-        message=f"The loss scale is {state.loss_scale:g} and {skipped:,} of {steps:,} updates were skipped as non-finite.",
+        message=f"The loss scale is {state.loss_scale:g} and "
+        + ("no update was ever applied." if never else f"{skipped:,} of {steps:,} updates were skipped as non-finite."),
         variable="dynamic_scale",
         measured=state.loss_scale,
         threshold=limits["scale"],
         unit="loss scale",
-        votes=votes((Cause.MIXED_PRECISION, 2.5, "loss scaling found no scale at which gradients are finite")),
+        votes=votes((Cause.MIXED_PRECISION, 3.5, "loss scaling found no scale at which gradients are finite")),
     )

@@ -1,0 +1,63 @@
+"""CKD135: the optimizer has only ever seen gradients of zero."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ckptdoctor.model import Cause, Evidence, Finding, ModelSpec, Severity
+from ckptdoctor.rules.parts import maybe_spec, optimizer_of, optimizer_spec_of, votes
+from ckptdoctor.rules.registry import Limits, Threshold, rule
+
+
+@rule(
+    code="CKD135",
+    name="zero-gradients",
+    severity=Severity.ERROR,
+    needs={"optimizer"},
+    since="0.1.0",
+    thresholds={
+        "steps": Threshold(
+            10.0, unit="optimizer steps", source="hand-chosen: a few empty batches may give zero gradients"
+        )
+    },
+    doc="""
+    ## What it finds
+    Optimizer slots that are all exactly zero although the optimizer took steps.
+    ## Why it matters
+    Momentum and second moments keep every gradient they have seen. If all of them are zero, so was every gradient: nothing
+    was learned, whatever the loss shows.
+    ## How to confirm
+    The gradient of one batch.
+    ## How to fix
+    In float16 scale the loss (the global policy `mixed_float16` does). Otherwise look for a dead layer, a loss that does
+    not depend on the weights, or a learning phase that stops the gradient.
+    ## References
+    Definition of the moments; numbers below 6e-8 are zero in float16.
+    """,
+)
+def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
+    state = optimizer_of(evidence)
+    if not state.untouched_slots or (state.iterations or 0) < limits["steps"]:
+        return
+    spec = maybe_spec(evidence)
+    half = spec is not None and _computes_in_half(spec)
+    optimizer = optimizer_spec_of(spec)
+    scaled = optimizer is not None and optimizer.loss_scaled
+    yield Finding(
+        rule="CKD135",
+        severity=Severity.ERROR,
+        message=f"After {state.iterations:,} steps every slot of the optimizer is zero: all gradients were exactly 0.",
+        measured=0.0,
+        threshold=limits["steps"],
+        unit="optimizer steps",
+        votes=votes(
+            (Cause.MIXED_PRECISION, 3.5 if half and not scaled else 0.0, "gradients below 6e-8 are zero in float16"),
+            (Cause.ACTIVATION, 1.5, "dead units pass no gradient"),
+            (Cause.VANISHING_GRADIENTS, 1.0, "no gradient arrives"),
+            (Cause.LOSS_FUNCTION, 0.8, "a loss may not depend on the weights"),
+        ),
+    )
+
+
+def _computes_in_half(spec: ModelSpec) -> bool:
+    return any("float16" in layer.dtype_policy and "bfloat16" not in layer.dtype_policy for layer in spec.layers)
