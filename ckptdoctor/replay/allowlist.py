@@ -8,6 +8,7 @@ arguments of a call), because known evasions hide a Lambda in a `TimeDistributed
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -38,7 +39,7 @@ _PLAIN_CLASSES = frozenset(
     ]
 )
 _RUNS_CODE: Mapping[str, tuple[str, str]] = {
-    "Lambda": ("a Lambda layer runs code stored in the file", "CVE-2024-3660"),
+    "Lambda": ("a Lambda layer runs code stored in the file", "CVE-2024-3660, CVE-2025-9905"),
     "__lambda__": ("a Python lambda stored as bytecode", "CVE-2024-3660"),
     "TFSMLayer": ("TFSMLayer loads and runs an outside SavedModel", "CVE-2026-1462"),
     "TorchModuleWrapper": ("TorchModuleWrapper unpickles its contents", "CVE-2025-49655"),
@@ -46,6 +47,7 @@ _RUNS_CODE: Mapping[str, tuple[str, str]] = {
     "FlaxLayer": ("FlaxLayer runs a module given by name", "CVE-2025-1550"),
 }
 _RUNS_CODE_NAMES = frozenset({"get_file", "eval", "exec", "system", "popen", "load_model", "load_op_library", "open"})
+_SWITCH = "enable_unsafe_deserialization"
 _UNSAFE_KEYS = frozenset({"enable_unsafe_deserialization", "safe_mode", "allow_pickle"})
 _FILE_KEYS = frozenset({"vocabulary", "idf_weights", "filepath", "url", "origin", "file_path"})
 _EXTENT_KEYS = frozenset({"units", "filters", "input_dim", "output_dim", "embedding_dim", "num_tokens", "key_dim"})
@@ -130,10 +132,17 @@ def _check_object(node: Mapping[str, Any], address: str) -> Iterator[ConfigProbl
     if not isinstance(name, str):
         yield ConfigProblem("a class name that is not a string", address, "foreign_module", _short(name))
         return
-    module, registered = node.get("module"), node.get("registered_name")
+    module = node.get("module")
     if name in _RUNS_CODE:
         reason, advisory = _RUNS_CODE[name]
+        if name == "Lambda" and _revived_by_itself(node):
+            advisory += ", CVE-2026-12481"
         yield ConfigProblem(reason, address, "runs_code", name, advisory)
+        return
+    if name == _SWITCH:
+        yield ConfigProblem(
+            "loading would call Keras' switch for unsafe files", address, "unsafe_switch", name, "CVE-2025-9906"
+        )
         return
     if name == "function":
         yield from _check_function(node, address)
@@ -144,80 +153,77 @@ def _check_object(node: Mapping[str, Any], address: str) -> Iterator[ConfigProbl
     if name in _PLAIN_CLASSES:
         return
     if module is None:
-        yield from _check_legacy(name, address)
+        yield from _check_legacy(name, node, address)
         return
     if isinstance(module, str) and _KERAS_MODULE.match(module):
         if name not in CLASSES:
+            # Keras names classes in capitals; another name is a function, or a path, that would be called while loading.
+            foreign = name in _RUNS_CODE_NAMES or not (
+                (name[:1].isupper() and name.isidentifier()) or name in FUNCTIONS
+            )
             yield ConfigProblem(
                 f"'{_short(name)}' from {_short(module)} is not a class this version knows as Keras' own",
                 address,
-                "foreign_module" if name in _RUNS_CODE_NAMES else "custom",
+                "foreign_module" if foreign else "custom",
                 _short(name),
-                "CVE-2025-1550" if name in _RUNS_CODE_NAMES else "",
+                _advisories(name, node) if foreign else "",
             )
         return
     if module in ("builtins", "") and name in CLASSES:
         return
-    custom = isinstance(registered, str) and registered not in ("", name) and ">" in registered
+    # Keras looks for a registered name first, and imports the module where it finds none: the name excuses nothing.
+    custom = _looks_like_user_code(module)
     yield ConfigProblem(
         f"'{_short(name)}' comes from the module '{_short(module)}', which is not Keras'",
         address,
-        "custom" if custom or _looks_like_user_code(module) else "foreign_module",
+        "custom" if custom else "foreign_module",
         f"{_short(module)}.{_short(name)}",
         "" if custom else "CVE-2025-1550",
     )
 
 
-_SYSTEM_MODULES = frozenset(
-    [
-        "os",
-        "sys",
-        "subprocess",
-        "shutil",
-        "builtins",
-        "importlib",
-        "runpy",
-        "pickle",
-        "marshal",
-        "ctypes",
-        "socket",
-        "urllib",
-        "http",
-        "pty",
-        "code",
-        "codeop",
-        "webbrowser",
-        "posix",
-        "nt",
-        "tempfile",
-        "pathlib",
-        "io",
-        "platform",
-        "multiprocessing",
-        "threading",
-        "asyncio",
-        "numpy",
-        "torch",
-        "requests",
-        "pip",
-        "pdb",
-        "timeit",
-        "operator",
-        "functools",
-        "types",
-        "inspect",
-        "bdb",
-        "cProfile",
-        "profile",
-        "zipfile",
-        "tarfile",
-        "tensorflow",
-        "jax",
-        "dill",
-        "joblib",
-        "cloudpickle",
-    ]
-)
+def _revived_by_itself(layer: Mapping[str, Any]) -> bool:
+    """A Lambda in the older form, whose code its own `from_config` revives."""
+    config = layer.get("config")
+    return isinstance(config, Mapping) and ("function_type" in config or isinstance(config.get("function"), list))
+
+
+def _advisories(function: str, call: Mapping[str, Any]) -> str:
+    """What was published about calling this function from a configuration."""
+    if function != "get_file":
+        return "CVE-2025-1550"
+    return "CVE-2025-8747" + (", CVE-2025-12060, CVE-2025-12638" if _unpacks(call) else "")
+
+
+def _unpacks(call: Mapping[str, Any]) -> bool:
+    """Whether a download asks for its archive to be unpacked: by argument, or by a keyword of the call."""
+    config, nodes = call.get("config"), call.get("inbound_nodes")
+    places: list[Any] = [config]
+    places += [n.get("kwargs") for n in nodes if isinstance(n, Mapping)] if isinstance(nodes, list) else []
+    return any(isinstance(p, Mapping) and (p.get("extract") or p.get("untar")) for p in places)
+
+
+_SYSTEM_MODULES = sys.stdlib_module_names | {
+    "asyncore",  # the first seven were in the standard library of older Pythons
+    "distutils",
+    "imp",
+    "lib2to3",
+    "pipes",
+    "smtpd",
+    "telnetlib",
+    "cloudpickle",
+    "dill",
+    "jax",
+    "joblib",
+    "numpy",
+    "pip",
+    "pkg_resources",
+    "requests",
+    "scipy",
+    "setuptools",
+    "tensorflow",
+    "torch",
+}
 
 
 def _looks_like_user_code(module: Any) -> bool:
@@ -225,13 +231,14 @@ def _looks_like_user_code(module: Any) -> bool:
     return isinstance(module, str) and module.partition(".")[0] not in _SYSTEM_MODULES
 
 
-def _check_legacy(name: str, address: str) -> Iterator[ConfigProblem]:
+def _check_legacy(name: str, node: Mapping[str, Any], address: str) -> Iterator[ConfigProblem]:
     """Keras 2 and legacy HDF5 documents name classes without a module; custom ones as `package>Name`."""
     plain = name.partition(">")[2] if name.startswith("Custom>") else name
     if plain in CLASSES or name in FUNCTIONS or name == "TensorShape":
         return
     if name in _RUNS_CODE_NAMES:
-        yield ConfigProblem(f"'{name}' runs or loads outside code", address, "runs_code", name)
+        advisory = _advisories(name, node)
+        yield ConfigProblem(f"'{name}' runs or loads outside code", address, "foreign_module", name, advisory)
         return
     yield ConfigProblem(f"'{_short(name)}' is not a class of Keras", address, "custom", _short(name))
 
@@ -240,6 +247,11 @@ def _check_function(node: Mapping[str, Any], address: str) -> Iterator[ConfigPro
     """A function by name: `{"class_name": "function", "config": "relu", "module": "builtins"}`."""
     target, module = node.get("config"), node.get("module")
     label = _short(target)
+    if target == _SWITCH:
+        yield ConfigProblem(
+            "loading would call Keras' switch for unsafe files", address, "unsafe_switch", label, "CVE-2025-9906"
+        )
+        return
     if isinstance(module, str) and module not in ("builtins", "") and not _KERAS_MODULE.match(module):
         kind = "custom" if _looks_like_user_code(module) else "foreign_module"
         advisory = "" if kind == "custom" else "CVE-2025-1550"
@@ -247,8 +259,13 @@ def _check_function(node: Mapping[str, Any], address: str) -> Iterator[ConfigPro
     elif isinstance(target, str) and target in FUNCTIONS:
         return
     elif isinstance(target, str) and target in _RUNS_CODE_NAMES:
-        advisory = "CVE-2025-12058" if target == "get_file" else "CVE-2025-1550"
-        yield ConfigProblem(f"the function '{label}' runs or loads outside code", address, "runs_code", label, advisory)
+        yield ConfigProblem(
+            f"the function '{label}' runs or loads outside code",
+            address,
+            "foreign_module",
+            label,
+            _advisories(target, node),
+        )
     elif isinstance(module, str) and _KERAS_MODULE.match(module):
         yield ConfigProblem(
             f"the function '{label}' of {module} is not one a model needs",

@@ -126,10 +126,25 @@ def examine(
         chain=tuple(_chain(step, seen))[:MAX_CHAIN],
         message=_without_op(phase, variable),
     )
+    if record is not None and record.op == "ReadVariableOp":
+        return _in_a_variable(step, record, point)
     data = _in_the_data(step, seen, leaves, point)
     if data is not None and (record is None or phase is not Phase.UPDATE):
         return data
     return point if record is None else _at_an_op(seen, record, point)
+
+
+def _in_a_variable(step: TrainingStep, record: OpRecord, point: NonfinitePoint) -> NonfinitePoint:
+    """The point as a variable that was non-finite before the step: a learning rate that is NaN, a corrupt slot."""
+    from ckptdoctor.replay.labels import describe_variable
+
+    handles = {int(v.handle._id): v for v in step.variables if hasattr(v.handle, "_id")}  # noqa: SLF001
+    variable = next((handles[i] for i in record.inputs if i in handles), None)
+    if variable is None:
+        return point
+    layer, short = describe_variable(step, variable)
+    name = f"{layer}/{short}" if layer else short
+    return replace(point, layer=layer, variable=short, message=f"{name} was non-finite before this step.")
 
 
 def _at_an_op(seen: Observation, record: OpRecord, point: NonfinitePoint) -> NonfinitePoint:

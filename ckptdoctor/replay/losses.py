@@ -219,7 +219,7 @@ def rebuild_optimizer(dialect: Dialect, config: JsonObject | None, known: Mappin
             raise CannotReplay(
                 f"the optimizer cannot be rebuilt: {bad[0].reason}; give its module with --custom-objects"
             )
-        entry = _clean(entry)
+        entry = dict(entry) if dialect.legacy else _clean(entry)
     try:
         with dialect.keras.utils.custom_object_scope(dict(known)):
             made = dialect.keras.optimizers.get(entry)

@@ -122,8 +122,17 @@ def _reason_not_to_run(request: ReplayRequest) -> Replay | None:
 
 
 def _refused(request: ReplayRequest) -> Replay | None:
-    """Refuse a configuration that would run somebody's code, unless the user trusts it or brought the code."""
-    if request.trust or request.build is not None:
+    """Refuse files that mislead libraries, and configurations that would run somebody's code, unless the user trusts them.
+
+    A model that the user builds needs no configuration, but its weights still come from the file.
+    """
+    if request.trust:
+        return None
+    hostile = next((c for c in request.checkpoints if c.hostile), None)
+    if hostile is not None:
+        reason = f"{hostile.path} was not handed to Keras: {hostile.hostile.rstrip('.')}; replay with --trust if you trust the file"
+        return replace(_not_run(reason), refused=(hostile.hostile,))
+    if request.build is not None:
         return None
     model = {k: v for k, v in (request.model_config or {}).items() if k != "compile_config"}
     problems = [

@@ -11,6 +11,7 @@ from ckptdoctor.model import (
     Evidence,
     JsonObject,
     Missing,
+    ProblemKind,
     Timeline,
     TrainingLog,
 )
@@ -38,6 +39,7 @@ class CheckpointRef:
         iterations: the optimizer's step count, where it is stored.
         nonfinite: non-finite entries in weights, statistics and slots.
         learning_rate: as stored, may be NaN. loss_scaled: whether it holds a loss scale.
+        hostile: what in the file tries to lead its reader astray, empty for an honest file.
     """
 
     path: str
@@ -46,6 +48,7 @@ class CheckpointRef:
     nonfinite: int = 0
     learning_rate: float | None = None
     loss_scaled: bool = False
+    hostile: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +138,10 @@ def _present(config: JsonObject | Missing) -> JsonObject | None:
 def _reference(census: Census) -> CheckpointRef:
     rate = census.scalars.get("learning_rate")
     scaled = "loss_scale" in census.scalars
-    return CheckpointRef(census.info.path, census.info.format.value, census.iterations, census.nonfinite, rate, scaled)
+    hostile = next((p.message for p in census.info.problems if p.kind is ProblemKind.HOSTILE), "")
+    return CheckpointRef(
+        census.info.path, census.info.format.value, census.iterations, census.nonfinite, rate, scaled, hostile[:400]
+    )
 
 
 def _bounds(censuses: list[Census]) -> tuple[int | None, int | None]:

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ckptdoctor.model import Format, ReplayStatus
+from ckptdoctor.model import CkptDoctorError, Format, ReplayStatus
+from ckptdoctor.replay.byname import fill_by_names
 from ckptdoctor.replay.dialect import Dialect, raw
 from ckptdoctor.replay.failure import CannotReplay, brief
 from ckptdoctor.replay.request import CheckpointRef
@@ -112,10 +113,11 @@ def load(model: Any, dialect: Dialect, reference: CheckpointRef) -> LoadReport:
     except CannotReplay:
         raise
     except Exception as error:
-        raise CannotReplay(
-            f"the weights of {os.path.basename(reference.path)} do not fit the rebuilt model ({brief(error)})",
-            ReplayStatus.FAILED,
-        ) from error
+        if not _filled_otherwise(model, dialect, reference):
+            raise CannotReplay(
+                f"the weights of {os.path.basename(reference.path)} do not fit the rebuilt model ({brief(error)})",
+                ReplayStatus.FAILED,
+            ) from error
     names = dict(zip((id(v) for v in variables), variable_names(model, dialect), strict=True))
     missing = []
     for variable in marked:
@@ -135,6 +137,14 @@ def load(model: Any, dialect: Dialect, reference: CheckpointRef) -> LoadReport:
         reference.iterations is None or dialect.iterations(model.optimizer) == reference.iterations
     )
     return LoadReport(lost, restored)
+
+
+def _filled_otherwise(model: Any, dialect: Dialect, reference: CheckpointRef) -> bool:
+    """Try the project's own reader where Keras' loader gave up."""
+    try:
+        return fill_by_names(model, dialect, reference.path) > 0
+    except (CkptDoctorError, ValueError, TypeError):
+        return False
 
 
 def _floating(variable: Any) -> bool:
