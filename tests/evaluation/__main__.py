@@ -12,7 +12,15 @@ from tests.evaluation.cases import EvaluationCase, find_cases
 from tests.evaluation.metamorphic import metamorphic
 from tests.evaluation.running import MATRIX, Answer, Setting, ask_all
 from tests.evaluation.scoring import CaseScore, score
-from tests.evaluation.tables import MATRIX_HEAD, case_line, markdown_report, matrix_rows, text_report, text_table
+from tests.evaluation.tables import (
+    MATRIX_HEAD,
+    case_line,
+    markdown_report,
+    matrix_rows,
+    text_report,
+    text_table,
+    with_section,
+)
 
 DEFAULT_CASES = Path(__file__).resolve().parents[2] / "fixtures" / "casebook" / "runs"
 
@@ -47,10 +55,14 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--timeout", type=float, default=240.0, metavar="SECONDS", help="time for one run (default 240)"
     )
-    parser.add_argument("--title", default="Case book", help="heading of the Markdown section")
+    parser.add_argument(
+        "--title", default="Case book", help="heading of the Markdown section, and its name in the page"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write scores and figures as JSON")
     parser.add_argument("--documents", type=Path, metavar="DIR", help="keep the document of each run here")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables as Markdown")
+    parser.add_argument(
+        "--markdown", type=Path, metavar="FILE", help="put the tables into this page as a section; its other text stays"
+    )
     return parser.parse_args(given)
 
 
@@ -115,7 +127,8 @@ def main(given: Sequence[str] | None = None) -> int:
             json.dumps({name: [s.record() for s in scores] for name, scores in results.items()}, indent=1) + "\n"
         )
     if options.markdown:
-        options.markdown.write_text(markdown_report(options.title, results))
+        page = options.markdown.read_text() if options.markdown.exists() else ""
+        options.markdown.write_text(with_section(page, options.title.lower(), markdown_report(options.title, results)))
     return 0
 
 

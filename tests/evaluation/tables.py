@@ -175,3 +175,13 @@ def markdown_report(title: str, results: Mapping[str, Sequence[CaseScore]]) -> s
         else ["No wrong verdict."]
     )
     return "\n\n".join(parts) + "\n"
+
+
+def with_section(page: str, name: str, section: str) -> str:
+    """A page with the text between `<!-- begin NAME -->` and `<!-- end NAME -->` replaced; appended where there is none."""
+    begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
+    if begin in page and end in page:
+        before, rest = page.split(begin, 1)
+        return f"{before}{begin}\n{section}{end}{rest.split(end, 1)[1]}"
+    gap = "\n" if page and not page.endswith("\n\n") else ""
+    return f"{page}{gap}{begin}\n{section}{end}\n"

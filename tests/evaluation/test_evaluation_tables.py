@@ -1,0 +1,44 @@
+"""The tables that are printed and that go into the documentation."""
+
+from tests.evaluation.scoring import CaseScore
+from tests.evaluation.tables import case_line, markdown_report, text_report, with_section
+
+NAMED = CaseScore(
+    "first", "labels", "a", "sick", "labels", "likely", 0.8, 2.0, cause_right=True, exact=True, layer_right=True
+)
+MISSED = CaseScore(
+    "second", "optimizer", "b", "sick", "labels", "likely", 0.6, 4.0, cause_right=False, exact=False, fix_found=False
+)
+PEACEFUL = CaseScore(
+    "third", "healthy", "b", "healthy", "healthy", "likely", 0.9, 1.0, false_alarm=False, status_right=True
+)
+
+
+def test_a_line_tells_truth_verdict_and_what_was_asked():
+    assert case_line(NAMED).split()[:5] == ["ok", "first", "labels", "->", "labels"]
+    assert case_line(MISSED).startswith("BAD second")
+    assert case_line(MISSED).endswith("fix NO")
+
+
+def test_the_report_counts_by_cause_and_names_what_went_wrong():
+    text = text_report([NAMED, MISSED, PEACEFUL])
+    assert "1/2 (50 %)" in text
+    assert "optimizer taken for labels" in text
+    assert "second" in text
+
+
+def test_the_markdown_is_a_section_with_tables_of_equal_width():
+    section = markdown_report("Case book", {"all evidence": [NAMED, MISSED, PEACEFUL], "no log": [NAMED]})
+    assert section.startswith("## Case book\n")
+    assert "3 runs: 2 faulty, 1 healthy." in section
+    assert "| no log |" in section
+    for block in section.split("\n\n"):
+        lines = [line for line in block.splitlines() if line.startswith("|")]
+        assert len({line.count("|") for line in lines}) <= 1
+
+
+def test_a_section_is_replaced_and_the_rest_of_the_page_stays():
+    page = with_section("# Title\n\n", "case book", "old\n") + "\nafter\n"
+    changed = with_section(page, "case book", "new\n")
+    assert changed == "# Title\n\n<!-- begin case book -->\nnew\n<!-- end case book -->\n\nafter\n"
+    assert with_section(changed, "other", "more\n").startswith(changed)
