@@ -28,9 +28,11 @@ def parse_json(raw: bytes, where: str, limits: ReadLimits) -> Any:
         raise CheckpointError(
             f"{where} is nested deeper than the {limits.json_depth} levels allowed for JSON"
         ) from None
-    except (ValueError, MemoryError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, MemoryError) as error:
         reason = str(error).splitlines()[0][:160] if str(error) else "not JSON"
         raise CheckpointError(f"{where} is not valid JSON: {reason}") from None
+    except ValueError:  # Python converts no integer of more than 4,300 digits: it would take time quadratic in them
+        raise CheckpointError(f"{where} holds an integer with more digits than any number of a model") from None
     if _deeper_than(value, limits.json_depth):
         raise CheckpointError(f"{where} is nested deeper than the {limits.json_depth} levels allowed for JSON")
     return value

@@ -191,11 +191,20 @@ def block(handle: Any, asked: dict[str, Any]) -> bytes:
     return bytes(np.ascontiguousarray(item[where] if where else item[()]).tobytes())
 
 
+def start_no_programs() -> None:
+    """Tell `platform` the processor's name: importing h5py asks for it, and `platform` would start `uname -p` to know."""
+    import platform
+
+    if hasattr(os, "uname"):
+        vars(platform.uname())["processor"] = os.uname().machine
+
+
 def main() -> None:
     """Answer questions until the parent ends."""
     cut_network()
     setup = question()
     sys.path[:] = setup["sys_path"]
+    start_no_programs()
     import h5py
 
     h5py.h5.get_config()

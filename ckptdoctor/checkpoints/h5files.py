@@ -188,7 +188,8 @@ def _ask_tree(child: Contained, window: Window, limits: ReadLimits) -> tuple[H5T
         raise CheckpointError(f"{window.source.name}: the HDF5 library's listing makes no sense ({error})") from None
     for dataset in tree.datasets:
         if dataset.problem is not None:
-            tree.problems.append(Problem(ProblemKind.HOSTILE, dataset.problem, dataset.path))
+            kind = ProblemKind.HOSTILE if dataset.storage == "refused" else ProblemKind.DAMAGED
+            tree.problems.append(Problem(kind, dataset.problem, dataset.path))
     tree.datasets.sort(key=lambda d: d.address)
     return tree, chunks
 
@@ -214,7 +215,11 @@ def _listed(
     if row["refused"]:
         problem = f"{path} {row['refused']}: Keras never writes this, and it was not read"
     elif nbytes > limits.zip_ratio_floor and nbytes > limits.zip_ratio * max(1, int(row["stored"])):
-        problem = f"{path} declares {nbytes:.3g} bytes but stores {int(row['stored']):,}: it was not read"
+        storage = "refused"
+        problem = (
+            f"{path} declares {nbytes:.3g} bytes but stores {int(row['stored']):,} "
+            "(a shape bomb, CVE-2026-0897): it was not read"
+        )
     elif offset is not None and not 0 <= start + int(offset) <= start + int(offset) + nbytes <= window.size:
         problem = f"{path} lies beyond the end of the file"
     place = None if offset is None or problem is not None else start + int(offset)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import struct
 import tempfile
 import zlib
@@ -72,6 +73,7 @@ class _Entry:
     stored: int
     size: int
     header: int
+    mode: int  # of the file as unix knows it, 0 where another system wrote the archive
 
 
 def read_archive(source: ByteSource, limits: ReadLimits, *, block: int = LOCAL_BLOCK) -> Archive:
@@ -147,7 +149,8 @@ def _central_entries(
         extra = data[at + name_length : at + name_length + extra_length]
         header = fields[16]
         stored, full, header = _widen(extra, stored, full, header)
-        entries.append(_Entry(_decode_name(raw, flags), flags, method, crc, stored, full, header))
+        mode = fields[15] >> 16
+        entries.append(_Entry(_decode_name(raw, flags), flags, method, crc, stored, full, header, mode))
         at += name_length + extra_length + comment_length
     return entries if len(entries) == count else None
 
@@ -205,8 +208,10 @@ def _check(window: Window, entry: _Entry, end: int, same_name: int, limits: Read
         return refuse(hostile, f"stands {same_name} times under one name")
     if _unsafe(entry.name):
         return refuse(hostile, "has a path that leaves the archive")
+    if stat.S_ISLNK(entry.mode):
+        return refuse(hostile, "is a symbolic link, which Keras never writes")
     if entry.flags & 1:
-        return refuse(ProblemKind.UNSUPPORTED, "is encrypted")
+        return refuse(hostile, "is encrypted, which hides it from whoever looks and which Keras never does")
     if entry.method not in (STORED, DEFLATED):
         return refuse(ProblemKind.UNSUPPORTED, f"is compressed by method {entry.method}, which Keras does not use")
     head = window.read(entry.header, _LOCAL.size)

@@ -147,3 +147,27 @@ class TestRequestFromEvidence:
 
         request = self.ask()
         assert request == decode(ReplayRequest, json.loads(json.dumps(to_plain(request))))
+
+
+@pytest.mark.usefixtures("no_child")
+class TestHostileFiles:
+    REF = CheckpointRef("epoch_1.keras", "keras", 3, hostile="layers/dense/vars/0 keeps its values in another file")
+
+    def test_weights_that_lead_elsewhere_are_not_handed_to_keras(self):
+        result = asked(checkpoints=(self.REF,))
+        assert ReplayStatus.NOT_RUN is result.status
+        assert "was not handed to Keras" in result.reason
+        assert (self.REF.hostile,) == result.refused
+
+    def test_nor_when_the_user_builds_the_model(self):
+        assert "--trust" in asked(checkpoints=(self.REF,), build="train:make", model_config=None).reason
+
+    def test_what_opening_found_is_carried_into_the_request(self):
+        from ckptdoctor.api import InspectOptions
+        from ckptdoctor.model import Problem, ProblemKind
+
+        found = evidence()
+        problem = Problem(ProblemKind.HOSTILE, "a link to another file", "layers/x")
+        census = replace(found.census, info=replace(found.census.info, problems=(problem,)))
+        request = request_from(replace(found, census=census), InspectOptions())
+        assert ("a link to another file",) == tuple(c.hostile for c in request.checkpoints)

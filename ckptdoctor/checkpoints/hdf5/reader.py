@@ -358,6 +358,9 @@ class Reader(Headers):
             place = layout(by_type[_LAYOUT][1], by_type[_LAYOUT][2], self.offsets, self.lengths)
         except Hostile as error:
             return self._refused(path, address, shape, name, nbytes, f"is {error}")
+        if place.storage == "contiguous" and place.size not in (None, nbytes) and nbytes > self.window.size:
+            why = f"declares {nbytes:,} bytes, more than the whole file has (a shape bomb, CVE-2026-0897)"
+            return self._refused(path, address, shape, name, nbytes, why)
         offset, problem = self._locate(path, place, nbytes)
         storage = place.storage if place.storage == "chunked" or place.address is not None else "unwritten"
         return H5Dataset(path, address, shape, name, numeric, nbytes, offset, storage, attributes, problem)
