@@ -1,6 +1,6 @@
-"""Write the pages that are made from the code: rules, commands, causes. `--check` only compares.
+"""Write the pages that are made from the code: rules, commands, causes, the man page. `--check` only compares.
 
-    python docs/generate.py [--check]
+python docs/generate.py [--check]
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ def pages() -> Iterator[tuple[Path, str]]:
     yield HERE / "rules.md", rules_page()
     yield HERE / "causes.md", causes_page()
     yield HERE / "commands.md", commands_page()
+    yield HERE / "man" / "ckptdoctor.1", _man_page()
 
 
 def rules_page() -> str:
@@ -88,6 +89,16 @@ def commands_page() -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+def _man_page() -> str:
+    from ckptdoctor import __version__
+    from ckptdoctor.cli import cli
+
+    sys.path.insert(0, str(HERE.parent))  # run as a script, this file's neighbours are no package
+    from docs.manpage import man_page
+
+    return man_page(cli, __version__)
+
+
 def main(arguments: list[str]) -> int:
     stale = []
     for path, text in pages():
@@ -95,6 +106,7 @@ def main(arguments: list[str]) -> int:
             if not path.exists() or path.read_text(encoding="utf-8") != text:
                 stale.append(path.name)
         else:
+            path.parent.mkdir(exist_ok=True)
             path.write_text(text, encoding="utf-8")
     if stale:
         print(f"not current: {', '.join(stale)}; run `python docs/generate.py`", file=sys.stderr)

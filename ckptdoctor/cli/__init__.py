@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "merge": ("ckptdoctor.cli.scan", "merge", "Results files of several scans as one."),
     "explain": ("ckptdoctor.cli.explain", "explain", "What a rule checks, or what a cause means."),
     "rules": ("ckptdoctor.cli.rules", "rules", "All rules."),
+    "completion": ("ckptdoctor.cli.completion", "completion", "A script that lets the shell complete commands."),
 }
 
 

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ckptdoctor.cli.completion import rule_or_cause_words
+
 if TYPE_CHECKING:
     from ckptdoctor.model import Cause
     from ckptdoctor.rules.registry import Rule
 
 
 @click.command(short_help="What a rule checks, or what a cause means.")
-@click.argument("word", metavar="CODE|CAUSE")
+@click.argument("word", metavar="CODE|CAUSE", shell_complete=rule_or_cause_words)
 def explain(word: str) -> None:
     """Explain a rule (by code or name) or a cause: what it finds, why it matters, how to confirm and how to fix it.
 

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ckptdoctor.cli.completion import rule_words
 from ckptdoctor.cli.config import FAIL_ON, load_config
 from ckptdoctor.cli.terminal import Progress, wants_color, width
 
 if TYPE_CHECKING:
     from ckptdoctor.api import InspectOptions
     from ckptdoctor.model import Missing, Report, Severity
+    from ckptdoctor.publish import Destination
 
 FORMATS = ("text", "json", "markdown", "html", "junit", "github")
 
@@ -42,6 +44,19 @@ def _thresholds(_ctx: click.Context, _parameter: click.Parameter, value: tuple[s
 @click.option(
     "-o", "--output", metavar="FILE", help="Write to FILE (- is standard output); its suffix implies a format."
 )
+@click.option(
+    "--also",
+    metavar="FILE",
+    multiple=True,
+    help="Also write FILE, in the format of its suffix: .html, .json, .md, .xml (JUnit), .txt. Repeatable.",
+)
+@click.option(
+    "--publish",
+    "destinations",
+    metavar="TRACKER[=WHERE]",
+    multiple=True,
+    help="Also log the report to mlflow[=RUN], wandb[=RUN] or tensorboard[=DIR]. Repeatable.",
+)
 @click.option("--log", metavar="FILE", multiple=True, help="Training log to use. Repeatable. [default: found beside]")
 @click.option(
     "--batches", metavar="PATH", multiple=True, help="Recorded batches to use. Repeatable. [default: found beside]"
@@ -56,8 +71,22 @@ def _thresholds(_ctx: click.Context, _parameter: click.Parameter, value: tuple[s
 @click.option("--budget", metavar="SECONDS", type=click.FloatRange(min=0), help="Time for experiments. [default: 25]")
 @click.option("--trust", is_flag=True, help="Replay models whose configuration would run code of its own.")
 @click.option("--unsafe-lambda", is_flag=True, help="With --trust: run Python code stored inside Lambda layers too.")
-@click.option("--select", metavar="RULES", multiple=True, callback=_words, help="Only these codes, prefixes or names.")
-@click.option("--ignore", metavar="RULES", multiple=True, callback=_words, help="Not these codes, prefixes or names.")
+@click.option(
+    "--select",
+    metavar="RULES",
+    multiple=True,
+    callback=_words,
+    shell_complete=rule_words,
+    help="Only these codes, prefixes or names.",
+)
+@click.option(
+    "--ignore",
+    metavar="RULES",
+    multiple=True,
+    callback=_words,
+    shell_complete=rule_words,
+    help="Not these codes, prefixes or names.",
+)
 @click.option(
     "--threshold",
     "thresholds",
@@ -80,15 +109,18 @@ def inspect(paths: tuple[str, ...], **given: Any) -> int:
     """
     from ckptdoctor.api import inspect as run
     from ckptdoctor.model import Status
+    from ckptdoctor.publish import parse
 
     settings = load_config(given["config"])
-    _check_output(given["output"])
+    _check_output(given["output"], given["also"])
+    places = [parse(text) for text in given["destinations"]]
     progress = Progress()
     try:
         report = run(paths, _options(given, settings), progress)
     finally:
         progress.clear()
     _deliver(report, given["format_"], given["output"], given["color"], progress)
+    _deliver_also(report, given["also"], places, progress)
     if report.verdict.status is Status.UNREADABLE:
         from ckptdoctor.cli import fail
 
@@ -120,12 +152,17 @@ def _fail_on(word: str) -> Severity | Missing:
     return Missing("--fail-on never") if word == "never" else Severity[word.upper()]
 
 
-def _check_output(output: str | None) -> None:
+def _check_output(output: str | None, also: tuple[str, ...]) -> None:
     """Refuse a target that cannot be written before minutes are spent on the report."""
-    if output is not None and output != "-":
-        from ckptdoctor.report.writing import check_target
+    from ckptdoctor.report.writing import SUFFIXES, check_target, format_for
 
-        check_target(output)
+    for path in also:
+        if format_for(path) is None:
+            raise click.BadParameter(
+                f"expected a file that ends in {', '.join(SUFFIXES)}, found '{path}'", param_hint="--also"
+            )
+    for path in (*also, *([] if output in (None, "-") else [output])):
+        check_target(path)
 
 
 def _deliver(report: Report, format_: str | None, output: str | None, color: bool | None, progress: Progress) -> None:
@@ -148,3 +185,20 @@ def _deliver(report: Report, format_: str | None, output: str | None, color: boo
 
         click.echo(render_summary(report, width=width(sys.stdout), color=colored), nl=False, color=colored)
         click.echo(f"\nReport: {line(written)}")
+
+
+def _deliver_also(report: Report, also: tuple[str, ...], places: list[Destination], progress: Progress) -> None:
+    """The further files, then the trackers: what fails there costs nobody the report."""
+    from ckptdoctor.publish import publish
+    from ckptdoctor.report import render
+    from ckptdoctor.report.escape import line
+    from ckptdoctor.report.writing import format_for, write_atomically
+
+    for path in also:
+        written = write_atomically(path, render(report, format_for(path) or "html"))
+        click.echo(f"Written: {line(written)}", err=True)
+    for place in places:
+        progress(f"publishing to {place.tracker}")
+        (where,) = publish(report, [place])
+        progress.clear()
+        click.echo(f"Published: {line(where)}", err=True)
