@@ -71,8 +71,9 @@ def _command(command: click.Command, context: click.Context) -> Iterator[str]:
 
 def _paragraphs(text: str) -> Iterator[str]:
     for paragraph in re.split(r"\n\s*\n", text.strip()):
-        if paragraph.startswith("\b\n"):  # click's mark for lines that stay as they are
-            yield from (".PP", ".nf", escaped(paragraph[2:]), ".fi")
+        lines = [line.strip() for line in paragraph.strip().split("\n")]
+        if lines[0] == "\b":  # click's mark for lines that stay as they are
+            yield from (".PP", ".nf", escaped("\n".join(lines[1:])), ".fi")
         else:
             yield from (".PP", escaped(" ".join(paragraph.split())))
 
