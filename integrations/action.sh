@@ -19,6 +19,7 @@ fail() {
   exit 2
 }
 
+command -v "$program" >/dev/null || fail "'$program' is not installed; leave the input 'install' true, or install it in a step before"
 case $command in
   inspect) data=report.json also=--also ;;
   scan) data=results.jsonl also=--output ;;
