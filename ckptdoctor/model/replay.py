@@ -70,6 +70,9 @@ class NonfinitePoint:
     chain: tuple[ChainLink, ...] = ()
     features: tuple[int, ...] = ()
     message: str = ""
+    first_of_kind: str | None = (
+        None  # first layer with the same growing activation as the overflowing one, upstream of it
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +242,7 @@ class Replay:
         label_range: for class indices outside the head: (lowest, highest, classes); None where they fit.
         suspected: a failure seen only under the usual formula for a custom loss of that name; never a reproduction.
         custom_loss: name of the run's loss where its code is not at hand and a substitute was used.
+        one_element_norms: BatchNormalization layers that see a single element per channel in a recorded batch.
         seconds_reproduce, seconds_closeup, seconds_eager_step: parts of `seconds`.
         skipped_experiments: (change, why).
         seconds_startup: TensorFlow's import and the rebuild; seconds: all.
@@ -276,3 +280,4 @@ class Replay:
     seconds_reproduce: float = 0.0
     seconds_closeup: float = 0.0
     seconds_eager_step: float = 0.0
+    one_element_norms: tuple[str, ...] = ()

@@ -9,7 +9,7 @@ from dataclasses import replace
 import tensorflow as tf
 
 from ckptdoctor.model import LayerActivity, NonfinitePoint, Phase, ReplayStatus, Skill, StepRecord
-from ckptdoctor.replay.activity import joined_rows, measure_activity
+from ckptdoctor.replay.activity import activation_name, joined_rows, measure_activity
 from ckptdoctor.replay.child import Reporter
 from ckptdoctor.replay.closeup import examine, observe
 from ckptdoctor.replay.curvature import sharpness
@@ -20,11 +20,14 @@ from ckptdoctor.replay.labelrange import bad_label_rows, label_point
 from ckptdoctor.replay.reproduce import RunOutcome, run
 from ckptdoctor.replay.request import ReplayRequest
 from ckptdoctor.replay.session import Session, Start, prepare, start_states
+from ckptdoctor.replay.situation import GROWING_OPS
 from ckptdoctor.replay.skill import judge_for, learns, measure_skill
-from ckptdoctor.replay.state import put
+from ckptdoctor.replay.state import Snapshot, put, take
+from ckptdoctor.replay.step import TrainingStep
 from ckptdoctor.replay.suspicion import suspect
 from ckptdoctor.replay.trials import run_trials
 
+SEEDS = 3  # fresh initialisations that are tried where no healthy checkpoint is left
 CYCLES_WITHOUT_FAILURE = 4  # passes over the batches of a run that shows no failure: enough for its own steps
 
 
@@ -41,6 +44,8 @@ def replay(request: ReplayRequest, reporter: Reporter) -> None:
     if request.quick:
         return
     point = look_closely(session, outcome) if outcome.failed_step is not None else None
+    if request.last_healthy is None and not session.rebuilt.plan.substituted:
+        fresh_seeds(session)
     activity, skill = look_at_layers(session, outcome, start)
     suspicion = None
     if session.rebuilt.plan.substituted and request.failed and outcome.failed_step is None:
@@ -91,6 +96,43 @@ def reproduce(session: Session, starts: list[Start]) -> tuple[RunOutcome, Start]
     if first is None:
         raise CannotReplay("there is no state to start from", ReplayStatus.FAILED)
     return first
+
+
+def fresh_seeds(session: Session) -> None:
+    """Where no healthy checkpoint is left: does the failure come from fresh weights of other seeds, too?"""
+    told = []
+    for seed in range(session.request.seed, session.request.seed + SEEDS):
+        state = reseeded(session, seed)
+        if state is None:
+            return
+        with tf.device(session.device):
+            outcome = run(
+                session.step, state, session.recording.batches, session.request.steps, deadline=time.monotonic() + 5
+            )
+        end = (
+            f"fails at step {outcome.failed_step}"
+            if outcome.failed_step is not None
+            else f"{outcome.steps} finite steps"
+        )
+        told.append(f"seed {seed}: {end}")
+    session.notes.append("from fresh weights, " + ", ".join(told))
+    session.reporter.found(findings_notes=tuple(session.notes))
+
+
+def reseeded(session: Session, seed: int) -> Snapshot | None:
+    """Weights drawn from the model's own initializers with a seed; None where the model cannot be made again."""
+    model, dialect = session.rebuilt.model, session.rebuilt.dialect
+    dialect.set_seed(seed)
+    try:
+        with dialect.keras.utils.custom_object_scope(dict(session.rebuilt.known)):
+            other = type(model).from_config(model.get_config())
+        if not other.built:
+            other(session.recording.batches[0].inputs[0][:1])
+        put(session.step.variables, session.fresh)
+        model.set_weights(other.get_weights())
+    except (ValueError, TypeError, NotImplementedError, AttributeError):
+        return None
+    return take(session.step.variables)
 
 
 def report_run(session: Session, outcome: RunOutcome, start: Start) -> None:
@@ -154,6 +196,7 @@ def look_closely(session: Session, outcome: RunOutcome) -> NonfinitePoint:
         session.reporter.found(
             disagreement="the compiled step goes non-finite, the same step run op by op stays finite: the two round differently"
         )
+    point = with_first_of_kind(session.step, point)
     session.reporter.found(first_bad=point, seconds_closeup=seen.seconds)
     return point
 
@@ -176,6 +219,34 @@ def coarse_point(outcome: RunOutcome, iteration: int) -> NonfinitePoint:
     return NonfinitePoint(phase, None, None, None, outcome.failed_step, iteration, batch.index, (), kind, message=text)
 
 
+def one_element_norms(step: TrainingStep, activity: tuple[LayerActivity, ...], rows: int) -> tuple[str, ...]:
+    """BatchNormalization layers whose statistics are over a single element: their output does not depend on the input."""
+    places = {a.layer: a.output.shape for a in activity}
+    found = []
+    for owned in step.owners.layers:
+        shape = places.get(owned.name)
+        if owned.class_name != "BatchNormalization" or shape is None:
+            continue
+        axis = getattr(owned.layer, "axis", -1)
+        axis = axis[0] if isinstance(axis, (list, tuple)) else axis
+        per_row = math.prod(shape[1:]) // max(1, shape[axis])
+        if per_row * rows == 1:
+            found.append(owned.name)
+    return tuple(found)
+
+
+def with_first_of_kind(step: TrainingStep, point: NonfinitePoint) -> NonfinitePoint:
+    """Name the first layer with the same growing activation: one exp of an exp of an exp overflows, the first is the cause."""
+    if (point.op or "").removesuffix("Grad") not in GROWING_OPS or point.layer is None:
+        return point
+    names = [n.name for n in step.owners.layers]
+    kinds = [activation_name(n.layer) for n in step.owners.layers]
+    if point.layer not in names or kinds[names.index(point.layer)] in (None, "linear"):
+        return point
+    kind = kinds[names.index(point.layer)]
+    return replace(point, first_of_kind=names[kinds.index(kind)])
+
+
 def look_at_layers(
     session: Session, outcome: RunOutcome, start: Start
 ) -> tuple[tuple[tuple[LayerActivity, ...], tuple[LayerActivity, ...]], Skill]:
@@ -192,6 +263,7 @@ def look_at_layers(
         activity_end = measure_activity(session.step, last, rows)
         judge = judge_for(session.step, batches)
         skill = measure_skill(session.step, last, batches, judge)
+    one = one_element_norms(session.step, activity, min(b.rows for b in batches))
     known = learns(skill) and not unfit_head(session, skill) if not session.rebuilt.plan.substituted else None
     if known is False and steps_taken(session) == 0:
         known = None  # nothing was trained yet; the baseline will tell
@@ -199,6 +271,7 @@ def look_at_layers(
         activity=activity,
         activity_end=activity_end,
         skill=skill,
+        one_element_norms=one,
         prediction_std=skill.prediction_std,
         target_std=skill.target_std,
         learns=None if outcome.failed_step is not None else known,

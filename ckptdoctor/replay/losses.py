@@ -219,7 +219,7 @@ def rebuild_optimizer(dialect: Dialect, config: JsonObject | None, known: Mappin
             raise CannotReplay(
                 f"the optimizer cannot be rebuilt: {bad[0].reason}; give its module with --custom-objects"
             )
-        entry = dict(entry) if dialect.legacy else _clean(entry)
+        entry = _as_new_optimizer(entry) if dialect.legacy else _clean(entry)
     try:
         with dialect.keras.utils.custom_object_scope(dict(known)):
             made = dialect.keras.optimizers.get(entry)
@@ -238,3 +238,13 @@ def _clean(entry: Mapping[str, Any]) -> dict[str, Any]:
         plain["class_name"] = name.removeprefix("Custom>")
         plain.pop("registered_name", None)
     return plain
+
+
+def _as_new_optimizer(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Keras 2 before 2.11 had other optimizer classes; the later ones compute the same. Their slots are ordered otherwise."""
+    plain = dict(entry)
+    config = dict(plain.get("config") or {})
+    if "is_legacy_optimizer" not in config:
+        config["is_legacy_optimizer"] = False
+        config.pop("decay", None)
+    return {**plain, "config": config}

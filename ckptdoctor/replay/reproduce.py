@@ -90,6 +90,7 @@ def run(
         start = take(step.variables)
     kept, kept_at = start, 0
     prepared = [tensors(b) for b in batches]
+    taken: list[tuple[int, Batch, Measured]] = []
     for n in range(steps):
         if n and n % SNAPSHOT_EVERY == 0:
             kept, kept_at = take(step.variables), n
@@ -100,7 +101,7 @@ def run(
         except tf.errors.InvalidArgumentError as error:
             outcome.error, outcome.error_batch = brief(error), batch
             break
-        _keep(outcome.records, record_of(n + offset, batch, measured))
+        _keep(taken, (n + offset, batch, measured))
         outcome.stalled = measured.loss_scale is not None and measured.loss_scale < FLOOR_OF_LOSS_SCALE
         if measured.failed or outcome.stalled:
             outcome.failed_step, outcome.failed_batch, outcome.measured = n + offset, batch, measured
@@ -112,16 +113,16 @@ def run(
             break
     if outcome.before is None:
         outcome.before = take(step.variables)
+    outcome.records = [record_of(*one) for one in taken]
     outcome.seconds = time.monotonic() - started
     return outcome
 
 
-def _keep(records: list[StepRecord], record: StepRecord) -> None:
+def _keep(taken: list[tuple[int, Batch, Measured]], one: tuple[int, Batch, Measured]) -> None:
     """Append; beyond the limit the middle is thinned, so that first and last stay."""
-    records.append(record)
-    if len(records) > MAX_RECORDS:
-        middle = MAX_RECORDS // 2
-        del records[middle]
+    taken.append(one)
+    if len(taken) > MAX_RECORDS:
+        del taken[MAX_RECORDS // 2]
 
 
 def _state_before(step: TrainingStep, kept: Snapshot, batches: Sequence[Batch], kept_at: int, failed: int) -> Snapshot:

@@ -17,29 +17,78 @@ from ckptdoctor.replay.naming import Ownership, ownership
 from ckptdoctor.replay.rebuild import head_activation
 from ckptdoctor.replay.state import all_variables
 
-LOSS, ACCURACY, GRADIENT_BAD, WEIGHT_BAD, SLOT_BAD, SCALE, RATE, WEIGHT_NORM = range(8)
-FIXED = 8  # places of the vector before the per-layer blocks
+LOSS, ACCURACY, GRADIENT_BAD, WEIGHT_BAD, SCALE, RATE, WEIGHT_NORM = range(7)
+LARGE = 1 << 16  # entries from which sums of squares are taken in float32
+SLOT_LIMIT, SLOT_LIMIT_HALF = 1e15, 100.0  # gradient norms below which no square overflows float32, or float16
+FIXED = 7  # places of the vector before the per-layer blocks
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Measured:
-    """What one step measured. Norms are Euclidean; those of gradients are of the unscaled gradient before clipping."""
+    """What one step measured, read from its vector on demand.
 
-    loss: float
-    accuracy: float | None
-    gradient_bad: bool
-    weight_bad: bool
-    slot_bad: bool
-    loss_scale: float | None
-    learning_rate: float
-    weight_norm: float
-    gradient_norms: tuple[float, ...]
-    update_ratios: tuple[float, ...]
+    Norms are Euclidean; those of gradients are of the unscaled gradient before clipping.
+
+    Attributes:
+        vector: float64, as the step returned it. layers: number of trained layers. slot_bad: a slot is non-finite.
+    """
+
+    vector: np.ndarray[Any, Any]
+    layers: int
+    slot_bad: bool = False
+
+    @property
+    def loss(self) -> float:
+        """Of this batch, regularisation included."""
+        return float(self.vector[LOSS])
+
+    @property
+    def accuracy(self) -> float | None:
+        """None where the loss is not one of classes."""
+        return _present(self.vector[ACCURACY])
+
+    @property
+    def gradient_bad(self) -> bool:
+        """Whether a gradient held a non-finite entry."""
+        return bool(self.vector[GRADIENT_BAD])
+
+    @property
+    def weight_bad(self) -> bool:
+        """Whether a weight or statistic is non-finite after the step."""
+        return bool(self.vector[WEIGHT_BAD])
+
+    @property
+    def loss_scale(self) -> float | None:
+        """None without loss scaling."""
+        return _present(self.vector[SCALE])
+
+    @property
+    def learning_rate(self) -> float:
+        """In force at this step."""
+        return float(self.vector[RATE])
+
+    @property
+    def weight_norm(self) -> float:
+        """Over all trainable weights, before the step."""
+        return float(self.vector[WEIGHT_NORM])
+
+    @property
+    def gradient_norms(self) -> tuple[float, ...]:
+        """Per trained layer."""
+        return tuple(self.vector[FIXED : FIXED + self.layers].tolist())
+
+    @property
+    def update_ratios(self) -> tuple[float, ...]:
+        """Norm of the update over norm of the weights, per trained layer; infinite for weights that were all zero."""
+        updates = self.vector[FIXED + self.layers : FIXED + 2 * self.layers].tolist()
+        weights = self.vector[FIXED + 2 * self.layers :].tolist()
+        return tuple(u / w if w > 0 else (math.inf if u > 0 else 0.0) for u, w in zip(updates, weights, strict=True))
 
     @property
     def gradient_norm(self) -> float:
         """Over all layers."""
-        return math.sqrt(sum(n * n for n in self.gradient_norms)) if self.gradient_norms else 0.0
+        norms = self.vector[FIXED : FIXED + self.layers]
+        return math.sqrt(float(norms @ norms)) if self.layers else 0.0
 
     @property
     def failed(self) -> bool:
@@ -47,8 +96,13 @@ class Measured:
 
         An infinite gradient under loss scaling is probing, not a fault: the step is skipped and the scale halved.
         """
-        probing = self.loss_scale is not None and math.isfinite(self.loss)
-        return not math.isfinite(self.loss) or self.weight_bad or self.slot_bad or (self.gradient_bad and not probing)
+        if not math.isfinite(self.vector[LOSS]) or self.weight_bad or self.slot_bad:
+            return True
+        return self.gradient_bad and self.loss_scale is None
+
+
+def _present(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
 
 
 class TrainingStep:
@@ -66,6 +120,9 @@ class TrainingStep:
         self.clip_norm = tf.Variable(math.inf, dtype=tf.float32, trainable=False)
         self.rate_factor = tf.Variable(1.0, dtype=tf.float32, trainable=False)
         self._install_rate_factor()
+        self._prepare_blocks()
+        half = any(v.dtype.size < 4 for v in self.raw_trainable)
+        self._slot_limit = SLOT_LIMIT_HALF if half else SLOT_LIMIT
         self._accuracy = _accuracy_of(model, plan)
         self._compiled = tf.function(self._measure, jit_compile=False, reduce_retracing=True)
 
@@ -139,31 +196,30 @@ class TrainingStep:
 
     def _measure(self, inputs: tuple[Any, ...], targets: tuple[Any, ...], weight: Any) -> Any:
         rate = self._rate()
-        scale = self.dialect.loss_scale(self.model.optimizer)
-        scale = tf.constant(math.nan, tf.float64) if scale is None else tf.cast(tf.convert_to_tensor(scale), tf.float64)
+        scaled = self.dialect.loss_scale(self.model.optimizer)
+        scale = (
+            tf.constant(math.nan, tf.float64) if scaled is None else tf.cast(tf.convert_to_tensor(scaled), tf.float64)
+        )
         loss, prediction, gradients = self.gradients(inputs, targets, weight)
         before = [tf.identity(v) for v in self.raw_trainable]
         squares = [_square_sum(g) for g in gradients]
-        bad = _any_nonfinite(gradients)
         self.apply(self._clipped(gradients, squares))
-        after = [v.read_value() for v in self.raw_trainable]
-        divisor = tf.where(tf.math.is_nan(scale), tf.ones_like(scale), scale)
         weights = [_square_sum(w) for w in before]
-        updates = [_square_sum(a - b) for a, b in zip(after, before, strict=True)]
+        updates = [_square_sum(v.read_value() - b) for v, b in zip(self.raw_trainable, before, strict=True)]
+        nothing = tf.constant(0.0, tf.float64)
         head = tf.stack(
             [
                 tf.cast(loss, tf.float64),
                 self._accuracy(targets, prediction),
-                tf.cast(bad, tf.float64),
-                tf.cast(_any_nonfinite([*after, *self._statistics()]), tf.float64),
-                tf.cast(_any_nonfinite(self._slots()), tf.float64),
+                _bad(squares, gradients),
+                tf.maximum(_bad(updates, self.raw_trainable), tf.cast(_any_nonfinite(self._statistics()), tf.float64)),
                 scale,
                 rate,
-                tf.sqrt(tf.add_n(weights)) if weights else tf.constant(0.0, tf.float64),
+                tf.sqrt(tf.add_n(weights)) if weights else nothing,
             ]
         )
-        blocks = [self._by_layer(squares), self._by_layer(updates), self._by_layer(weights)]
-        return tf.concat([head, tf.sqrt(blocks[0]) / divisor, tf.sqrt(blocks[1]), tf.sqrt(blocks[2])], axis=0)
+        unscaled = squares if scaled is None else [one / tf.square(scale) for one in squares]
+        return tf.concat([head, self._norms_by_layer(unscaled, updates, weights)], axis=0)
 
     def _clipped(self, gradients: list[Any], squares: list[Any]) -> list[Any]:
         """Clip by global norm where `clip_norm` is finite; a factor of exactly 1 otherwise."""
@@ -178,21 +234,28 @@ class TrainingStep:
         """Moving mean and variance and the like, after the step."""
         return [raw(v).read_value() for v in self.model.non_trainable_variables if raw(v).dtype.is_floating]
 
-    def _slots(self) -> list[Any]:
+    def _slots_bad(self) -> bool:
+        """Whether a slot holds a non-finite entry."""
         owned = {id(v) for v in self.raw_trainable}
-        optimizer = self.dialect.optimizer_variables(self.model.optimizer)
-        return [v.read_value() for v in optimizer if v.dtype.is_floating and id(v) not in owned]
+        for variable in self.dialect.optimizer_variables(self.model.optimizer):
+            if variable.dtype.is_floating and id(variable) not in owned:
+                value = variable.numpy()
+                if not np.isfinite(value.astype(np.float32) if value.dtype.itemsize < 4 else value).all():
+                    return True
+        return False
 
-    def _by_layer(self, squares: list[Any]) -> Any:
-        if not squares:
+    def _prepare_blocks(self) -> None:
+        """Order of the variables by layer, once."""
+        self._sorted = sorted(range(len(self.trainable)), key=lambda n: self.owners.owners[n])
+        self._owner_of_sorted = [self.owners.owners[n] for n in self._sorted]
+
+    def _norms_by_layer(self, *blocks: list[Any]) -> Any:
+        """Square roots of sums of squares per layer: one row a block, joined."""
+        if not self.trainable:
             return tf.zeros((0,), tf.float64)
-        return tf.math.segment_sum(
-            tf.stack([squares[n] for n in self._sorted]), tf.constant([self.owners.owners[n] for n in self._sorted])
-        )
-
-    @property
-    def _sorted(self) -> list[int]:
-        return sorted(range(len(self.trainable)), key=lambda n: self.owners.owners[n])
+        table = tf.stack([tf.stack([block[n] for n in self._sorted]) for block in blocks], axis=1)
+        sums = tf.math.segment_sum(table, tf.constant(self._owner_of_sorted))
+        return tf.reshape(tf.sqrt(tf.transpose(sums)), (-1,))
 
     def __call__(self, batch: Batch) -> Measured:
         """Take one compiled step.
@@ -204,29 +267,10 @@ class TrainingStep:
 
     def take_prepared(self, prepared: tuple[tuple[Any, ...], tuple[Any, ...], Any]) -> Measured:
         """The same with a batch that `tensors` made."""
-        return self.read(self._compiled(*prepared).numpy())
-
-    def read(self, vector: np.ndarray[Any, Any]) -> Measured:
-        """The measurements in the vector a step returned."""
-        count = len(self.owners.trained)
-        gradients = vector[FIXED : FIXED + count]
-        updates, weights = vector[FIXED + count : FIXED + 2 * count], vector[FIXED + 2 * count :]
-        with np.errstate(all="ignore"):
-            ratios = np.where(
-                weights > 0, updates / np.where(weights > 0, weights, 1), np.where(updates > 0, np.inf, 0.0)
-            )
-        return Measured(
-            loss=float(vector[LOSS]),
-            accuracy=None if math.isnan(vector[ACCURACY]) else float(vector[ACCURACY]),
-            gradient_bad=bool(vector[GRADIENT_BAD]),
-            weight_bad=bool(vector[WEIGHT_BAD]),
-            slot_bad=bool(vector[SLOT_BAD]),
-            loss_scale=None if math.isnan(vector[SCALE]) else float(vector[SCALE]),
-            learning_rate=float(vector[RATE]),
-            weight_norm=float(vector[WEIGHT_NORM]),
-            gradient_norms=tuple(float(v) for v in gradients),
-            update_ratios=tuple(float(v) for v in ratios),
-        )
+        measured = Measured(self._compiled(*prepared).numpy(), len(self.owners.trained))
+        if not measured.gradient_norm < self._slot_limit:  # a square of it may have overflowed a second moment
+            measured.slot_bad = self._slots_bad()
+        return measured
 
 
 def tensors(batch: Batch) -> tuple[tuple[Any, ...], tuple[Any, ...], Any]:
@@ -241,13 +285,28 @@ def _values(tensor: Any) -> Any:
 
 
 def _square_sum(tensor: Any) -> Any:
-    """Sum of squares as float64; 0 for an absent gradient."""
+    """Sum of squares as float64; 0 for an absent gradient. Small tensors are squared in float64, where none overflows."""
     if tensor is None:
         return tf.constant(0.0, tf.float64)
     values = _values(tensor)
-    if values.dtype.size < 4:
-        values = tf.cast(values, tf.float32)
-    return tf.cast(tf.reduce_sum(tf.square(values)), tf.float64)
+    if _is_large(values):
+        wide = tf.cast(values, tf.float32) if values.dtype.size < 4 else values
+        return 2.0 * tf.cast(tf.nn.l2_loss(wide), tf.float64)
+    return 2.0 * tf.nn.l2_loss(tf.cast(values, tf.float64))
+
+
+def _is_large(values: Any) -> bool:
+    count = values.shape.num_elements()
+    return count is None or count > LARGE
+
+
+def _bad(squares: list[Any], tensors_: Sequence[Any]) -> Any:
+    """1 where a tensor holds a non-finite entry, by its sum of squares, else 0. Large ones, whose sum may overflow, are tested."""
+    small = [s for s, t in zip(squares, tensors_, strict=True) if t is not None and not _is_large(_values(t))]
+    large = [t for t in tensors_ if t is not None and _is_large(_values(t))]
+    total = tf.add_n(small) if small else tf.constant(0.0, tf.float64)
+    flag = tf.logical_not(tf.math.is_finite(total))
+    return tf.cast(tf.logical_or(flag, _any_nonfinite(large)) if large else flag, tf.float64)
 
 
 def _any_nonfinite(tensors_: Sequence[Any]) -> Any:
