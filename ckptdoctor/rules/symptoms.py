@@ -181,10 +181,12 @@ def trivial_loss(evidence: Evidence) -> tuple[float, str] | None:
         return _by_targets(target) if not losses_of(maybe_spec(evidence)) else None
     if loss.name == "sparse_categorical_crossentropy" and target.classes:
         return _class_entropy(target)
-    if loss.name == "categorical_crossentropy" and target.row_sums_to_one:
+    if loss.name == "categorical_crossentropy" and target.row_sums_to_one and target.integral:
         return _one_hot_entropy(target)
     means = [f.mean for f in target.features if f.mean is not None]
-    if loss.name == "binary_crossentropy" and means and all(0 <= p <= 1 for p in means):
+    # Soft targets have an entropy of their own below which no loss can fall: a share of the constant's loss says nothing.
+    hard = target.integral
+    if loss.name == "binary_crossentropy" and hard and means and all(0 <= p <= 1 for p in means):
         return sum(_binary_entropy(p) for p in means) / len(means), "entropy of the classes"
     if loss.name == "mean_squared_error" and target.std is not None:
         stds = [f.std for f in target.features if f.std is not None]
@@ -207,7 +209,7 @@ def majority_rate(evidence: Evidence) -> float | None:
 
 
 def _by_targets(target: ArrayStats) -> tuple[float, str] | None:
-    if target.row_sums_to_one and target.shape[-1] > 1 and len(target.features) > 1:
+    if target.row_sums_to_one and target.integral and target.shape[-1] > 1 and len(target.features) > 1:
         return _one_hot_entropy(target)
     single = len(target.shape) == 2 or target.shape[-1] == 1
     if single and target.integral and 2 <= len(target.classes) <= 1000 and (target.min or 0.0) >= 0:
