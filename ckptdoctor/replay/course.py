@@ -264,6 +264,12 @@ def look_at_layers(
         judge = judge_for(session.step, batches)
         skill = measure_skill(session.step, last, batches, judge)
     one = one_element_norms(session.step, activity, min(b.rows for b in batches))
+    if one:
+        session.notes.append(
+            f"{', '.join(one)} normalises over a single element per channel: what comes out does not depend on what goes in, "
+            "and a kernel that divides by n - 1 makes its moving variance NaN; use larger batches or LayerNormalization"
+        )
+        session.reporter.found(findings_notes=tuple(session.notes))
     known = learns(skill) and not unfit_head(session, skill) if not session.rebuilt.plan.substituted else None
     if known is False and steps_taken(session) == 0:
         known = None  # nothing was trained yet; the baseline will tell

@@ -243,12 +243,70 @@ def custom_rmse(keras, rng):
     return model, x, y
 
 
+@run
+def two_inputs(keras, rng):
+    """Inputs recorded by name, in another order than the model takes them; one row of `right` is NaN."""
+    left, right = keras.Input((2,), name="left"), keras.Input((3,), name="right")
+    joined = keras.layers.Concatenate(name="join")(
+        [keras.layers.Dense(4, name="a")(left), keras.layers.Dense(4, name="b")(right)]
+    )
+    model = keras.Model([left, right], keras.layers.Dense(1, name="out")(joined))
+    model.compile(keras.optimizers.Adam(1e-2), "mse")
+    x = {"right": rng.normal(size=(BATCHES, ROWS, 3)), "left": rng.normal(size=(BATCHES, ROWS, 2))}
+    x["right"][0, 6, 1] = np.nan
+    return model, x, rng.normal(size=(BATCHES, ROWS, 1))
+
+
+@run
+def only_broken(keras, rng):
+    """The only checkpoint left is non-finite in one kernel; the rate is far too high."""
+    model, x, y = rate_too_high(keras, rng)
+    model.get_layer("out").kernel.assign(np.full((8, 1), np.nan))
+    return model, x, y
+
+
+@run
+def saved_dataset(keras, rng):
+    """The batches of `nan_label` as a saved tf.data dataset."""
+    return nan_label(keras, rng)
+
+
+@run
+def keras_2_one_element(_keras, rng):
+    """A Keras 2 file, whose BatchNormalization sees one element per channel."""
+    import tf_keras
+
+    model = tf_keras.Sequential(
+        [
+            tf_keras.Input((1, 1, 2)),
+            tf_keras.layers.Conv2D(3, 1, name="conv"),
+            tf_keras.layers.BatchNormalization(name="norm"),
+            tf_keras.layers.Flatten(name="flat"),
+            tf_keras.layers.Dense(1, name="out"),
+        ]
+    )
+    model.compile("sgd", "mse")
+    x = rng.normal(size=(BATCHES, 1, 1, 1, 2)).astype("float32")
+    return model, x, x.sum(axis=(2, 3, 4))[..., None]
+
+
 def save(folder, model, x, y):
     (folder / "checkpoints").mkdir(parents=True)
-    path = folder / "checkpoints" / "epoch_000.keras"
+    legacy = type(model).__module__.startswith("tf_keras")
+    path = folder / "checkpoints" / f"epoch_000.{'h5' if legacy else 'keras'}"
     model.optimizer.build(model.trainable_variables)
     model.save(path)
-    np.savez(folder / "last_batches.npz", x=x, y=y, step=np.arange(1, len(x) + 1))
+    steps = np.arange(1, len(y) + 1)
+    if folder.name == "saved_dataset":
+        import tensorflow as tf
+
+        tf.data.Dataset.from_tensor_slices((x, y)).save(str(folder / "last_batches"))
+    elif isinstance(x, dict):
+        np.savez(
+            folder / "last_batches.npz", y=y, step=steps, **{f"x_{name}": a.astype("float32") for name, a in x.items()}
+        )
+    else:
+        np.savez(folder / "last_batches.npz", x=x, y=y, step=steps)
 
 
 def main():
