@@ -1,4 +1,4 @@
-"""Write the pages that are made from the code: rules, commands, causes, the man page. `--check` only compares.
+"""Write what is made from the code: pages on rules, commands, causes, JSON and constants, the man page. `--check` only compares.
 
 python docs/generate.py [--check]
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 FAMILIES = {
@@ -26,6 +27,8 @@ def pages() -> Iterator[tuple[Path, str]]:
     yield HERE / "rules.md", rules_page()
     yield HERE / "causes.md", causes_page()
     yield HERE / "commands.md", commands_page()
+    yield HERE / "json.md", json_page()
+    yield HERE / "constants.md", constants_page()
     yield HERE / "man" / "ckptdoctor.1", _man_page()
 
 
@@ -43,10 +46,9 @@ def rules_page() -> str:
             f"### {rule.code} {rule.name}",
             "",
             f"Severity {rule.severity.name.lower()}, needs {needs}, since {rule.since}.",
-            "",
         ]
         for line in rule.doc.splitlines():
-            lines.append(f"**{line[3:]}**\n" if line.startswith("## ") else line)
+            lines.append(f"\n**{line[3:]}**\n" if line.startswith("## ") else line)
         lines.append("")
         if rule.thresholds:
             lines += ["| threshold | value | unit | source |", "|---|---|---|---|"]
@@ -87,6 +89,78 @@ def commands_page() -> str:
         with click.Context(command, info_name=name, parent=context, terminal_width=100, max_content_width=100) as sub:
             lines += [f"## {name}", "", "```text", command.get_help(sub), "```", ""]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def json_page() -> str:
+    from ckptdoctor.report.document import schema
+
+    document = schema()
+    lines = [
+        "# JSON document",
+        "",
+        "Made from the schema, [report-1.0.json](schema/report-1.0.json). `ckptdoctor inspect RUN --format json` prints such a",
+        "document and nothing else; `report.to_json()` returns it. It is strict JSON: numbers that are not finite are the strings",
+        '`"NaN"`, `"Infinity"`, `"-Infinity"`. Every key is always there; what is not known is `null`, and `not_checked` says why.',
+        "Added keys raise the minor number of `schema_version`, renamed or removed ones the major number.",
+        "",
+        *_members("document", document),
+    ]
+    for name, record in document["$defs"].items():
+        if "properties" in record:
+            lines += ["", *_members(name, record)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _members(name: str, record: dict[str, Any]) -> Iterator[str]:
+    yield f"## {name}"
+    yield ""
+    yield record.get("description", "")
+    yield ""
+    yield "| key | type | meaning |"
+    yield "|---|---|---|"
+    for key, member in record["properties"].items():
+        yield f"| `{key}` | {_type(member)} | {_cell(member.get('description', ''))} |"
+
+
+def _type(member: dict[str, Any]) -> str:
+    """A JSON schema in a few words, with links to the tables of this page."""
+    if "$ref" in member:
+        name = member["$ref"].rpartition("/")[2]
+        return "number" if name == "real" else f"[{name}](#{name})"
+    if "anyOf" in member:
+        return " or ".join(dict.fromkeys(_type(m) for m in member["anyOf"]))
+    if "enum" in member:
+        return ", ".join(f"`{_cell(word)}`" for word in member["enum"])
+    if member.get("type") == "array":
+        return f"list of {_type(member.get('items', {}))}"
+    return str(member.get("type", "anything"))
+
+
+def _cell(text: object) -> str:
+    return str(text).replace("|", "\\|").replace("\n", " ")
+
+
+def constants_page() -> str:
+    from ckptdoctor import diagnosis
+
+    lines = [
+        "# Constants of the ranking",
+        "",
+        "Made from `ckptdoctor/diagnosis.py`; what they do is told in [the method](method.md). The weights of single findings stand",
+        "in the rules, beside the reason that the report quotes.",
+        "",
+        "| constant | value | meaning |",
+        "|---|---|---|",
+        f"| `UNKNOWN_LOG_ODDS` | {diagnosis.UNKNOWN_LOG_ODDS:g} | sum that a cause must pass to be preferred over `unknown` |",
+        f"| `TEMPERATURE` | {diagnosis.TEMPERATURE:g} | sums are divided by it before they become probabilities |",
+        f"| `LIKELY` | {diagnosis.LIKELY:g} | confidence from which a cause is `likely` (and may be `confirmed`) |",
+        f"| `POSSIBLE` | {diagnosis.POSSIBLE:g} | confidence from which a cause is `possible` |",
+        "",
+        "| cause | log-odds before any evidence |",
+        "|---|---|",
+        *(f"| `{cause.value}` | {value:+.1f} |" for cause, value in diagnosis.PRIORS.items()),
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def _man_page() -> str:
