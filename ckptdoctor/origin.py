@@ -40,7 +40,7 @@ def _by_replay(evidence: Evidence) -> Origin | None:
         return None
     bad: NonfinitePoint = replay.first_bad
     return Origin(
-        layer=bad.layer,
+        layer=bad.first_of_kind or bad.layer,
         variable=bad.variable,
         phase=bad.phase,
         op=bad.op,

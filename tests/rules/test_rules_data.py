@@ -490,6 +490,13 @@ ROWS = [
         lambda: evidence(spec=spec(layer("rnn", "LSTM"), layer("out")), batches=batches(array(shape=(8, 32, 60, 2)))),
         severity=Severity.INFO,
     ),
+    Row(
+        "CKD514",
+        lambda: standing_still(one_element_norms=("norm",)),
+        lambda: standing_still(),
+        cause=Cause.ARCHITECTURE,
+        says="norm normalises over a single element",
+    ),
     Row("CKD602", lambda: stuck(optimizer=state()), lambda: stuck(optimizer=state(rate=0.5)), cause=Cause.LABELS),
 ]
 

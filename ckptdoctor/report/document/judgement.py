@@ -62,6 +62,7 @@ FIRST_BAD = Record(
         plain("batch", Optional(INTEGER), "index of the recorded batch"),
         plain("rows", List(INTEGER), "rows of that batch that caused it; empty for all or unknown"),
         plain("features", List(INTEGER), "offending indices along the input's last axis"),
+        plain("first_of_kind", Optional(TEXT), "first layer upstream with the same growing activation"),
         plain("kind", TEXT, "nan or inf"),
         plain("message", TEXT, "in words"),
         plain("operands", List(GLIMPSE), "the op's inputs"),
@@ -197,6 +198,7 @@ REPLAY = Record(
         plain("baseline", Optional(BASELINE), "the unchanged run, repeated for comparison"),
         plain("suspected", Optional(FIRST_BAD), "a failure seen only under the usual formula for a custom loss"),
         plain("custom_loss", TEXT, "the run's loss where a substitute was used for it"),
+        plain("one_element_norms", List(TEXT), "BatchNormalization layers that saw one element per channel"),
         plain("not_restored", List(TEXT), "variables that the checkpoint did not fill"),
         plain("refused", List(TEXT), "why the configuration was not rebuilt without trust"),
         Field(
