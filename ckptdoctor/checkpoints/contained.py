@@ -95,15 +95,25 @@ class Contained:
             CheckpointError: the library refused, or the child crashed, hung or grew too large.
         """
         with self._lock:
+            if (known := _hung_before(self._key)) is not None:
+                raise CheckpointError(known)
             try:
                 process = self._started()
                 deadline = time.monotonic() + self._limits.child_wall_seconds
                 self._send(process, b"Q", json.dumps(question).encode(), deadline)
                 return self._answer(process)
             except _Gone as gone:
-                reason = self._why(gone)
+                sentence = f"{self._where} could not be read by {self._library}: {self._why(gone)}"
                 self.close()
-                raise CheckpointError(f"{self._where} could not be read by {self._library}: {reason}") from None
+                if isinstance(gone, _Hung) and self._key is not None:
+                    _HUNG[self._key] = (time.monotonic(), sentence)
+                raise CheckpointError(sentence) from None
+
+    @property
+    def _key(self) -> _Key | None:
+        """The bytes it reads; None where it reads a directory itself, whose files may change one by one."""
+        window = self._window
+        return None if window is None else (self._script, window.source.name, window.offset, window.size)
 
     def _started(self) -> subprocess.Popen[bytes]:
         if self._process is not None:
@@ -178,7 +188,7 @@ class Contained:
             selector.register(fd, selectors.EVENT_READ)
             while count:
                 if not selector.select(max(0.0, deadline - time.monotonic())):
-                    raise _Gone("it took too long")
+                    raise _Hung("it took too long")
                 data = os.read(fd, min(count, 1 << 20))
                 if not data:
                     raise _Gone("")
@@ -195,7 +205,7 @@ class Contained:
             selector.register(fd, selectors.EVENT_WRITE)
             while view:
                 if not selector.select(max(0.0, deadline - time.monotonic())):
-                    raise _Gone("it took too long")
+                    raise _Hung("it took too long")
                 try:
                     view = view[os.write(fd, view[:_PIPE_STEP]) :]
                 except BlockingIOError:
@@ -218,6 +228,21 @@ class Contained:
 
 class _Gone(Exception):  # noqa: N818 - said of the child, not of an error
     """The child is no longer of use."""
+
+
+class _Hung(_Gone):
+    """It took too long."""
+
+
+_Key = tuple[str, str, int, int]  # program, file, offset and size of the bytes in it
+_HUNG: dict[_Key, tuple[float, str]] = {}
+_REMEMBERED = 60.0  # seconds: one inspection opens a file several times and must not wait for the same hang each time
+
+
+def _hung_before(key: _Key | None) -> str | None:
+    """What was said when a child hung on these very bytes a moment ago."""
+    told = None if key is None else _HUNG.get(key)
+    return told[1] if told is not None and time.monotonic() - told[0] < _REMEMBERED else None
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -71,7 +71,7 @@ class ReadLimits:
     follow_links: bool = False
     child_memory_bytes: int = GIB
     child_cpu_seconds: int = 120
-    child_wall_seconds: float = 20.0
+    child_wall_seconds: float = 10.0
     child_reply_bytes: int = 64 * MIB
 
 

@@ -6,9 +6,12 @@ import os
 import re
 import stat
 import struct
+import warnings
 import zipfile
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO, Any
 
 import numpy as np
@@ -105,7 +108,15 @@ class StoredArray:
     def _bytes(self, offset: int, length: int) -> bytes:
         try:
             raw = self._inflate(offset, length) if self.deflated else self._range(offset, length)
-        except (OSError, zipfile.BadZipFile, EOFError, struct.error, NotImplementedError, RuntimeError) as error:
+        except (
+            OSError,
+            zipfile.BadZipFile,
+            EOFError,
+            struct.error,
+            NotImplementedError,
+            RuntimeError,
+            MemoryError,
+        ) as error:
             raise BatchesError(f"array '{self.name}' of {self.path} cannot be read: {error}") from error
         except Exception as error:
             if type(error).__module__ in ("zlib", "lzma", "_lzma"):
@@ -175,7 +186,15 @@ def open_arrays(path: str) -> list[StoredArray]:
         if first[:4] not in (b"PK\x03\x04", b"PK\x05\x06"):
             raise BatchesError(f"expected an .npz file, found something else: {path}")
         return _open_archive(path)
-    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, struct.error) as error:
+    except (
+        OSError,
+        EOFError,
+        zipfile.BadZipFile,
+        NotImplementedError,
+        RuntimeError,
+        struct.error,
+        zlib.error,
+    ) as error:
         raise BatchesError(
             f"expected an .npz file, found a damaged one ({error}): {path}; save the batches again"
         ) from error
@@ -199,7 +218,8 @@ def _open_archive(path: str) -> list[StoredArray]:
                 name_length, extra_length = struct.unpack("<HH", file.read(4))
                 start = member.header_offset + 30 + name_length + extra_length
                 file.seek(start)
-                found.append(_header(file, name, path, member.filename, start, member.file_size))
+                size = min(member.file_size, os.fstat(file.fileno()).st_size - start)
+                found.append(_header(file, name, path, member.filename, start, size))
             else:
                 with archive.open(member) as stream:
                     array = _header(stream, name, path, member.filename, 0, member.file_size)
@@ -213,8 +233,10 @@ def _header(file: IO[bytes], name: str, path: str, member: str | None, start: in
     try:
         version = np.lib.format.read_magic(file)
         reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = reader(file)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError, UnicodeDecodeError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # numpy suspects Python 2 of whatever it cannot parse at once
+            shape, fortran, dtype = reader(file)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError, TokenError) as error:
         text = str(error).split("\n")[0][:200]
         raise BatchesError(f"array '{name}' of {path} does not begin like one that numpy saved: {text}") from error
     if dtype.hasobject:

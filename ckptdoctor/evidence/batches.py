@@ -41,7 +41,8 @@ def measure_batches(path: str | os.PathLike[str], spec: ModelSpec | Missing) -> 
     Raises:
         BatchesError: nothing usable there; `needs_replay` is set for a saved tf.data dataset.
     """
-    with open_batches(path, spec) as recorded:
+    # Casting signalling NaN warns, as does squaring what is nearly too large: both are counted, neither is news.
+    with open_batches(path, spec) as recorded, np.errstate(invalid="ignore", over="ignore"):
         notes = recorded.notes
         stats: dict[str, list[ArrayStats]] = {"input": [], "target": [], "sample_weight": []}
         first = recorded.sets[0]

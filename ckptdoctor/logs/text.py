@@ -21,6 +21,8 @@ def open_regular(path: str) -> int:
         LogError: absent, not a regular file (a pipe would hang), or not readable.
     """
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a device can do things of its own
+            raise LogError(f"expected a log file, found something that is not a regular file: {path}")
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except (OSError, ValueError) as error:
         raise LogError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error

@@ -123,3 +123,12 @@ def test_blocks_cover_a_tensor_in_order(shape, chunk, limit):
     joined = np.concatenate(pieces) if pieces else np.array([])
     assert array.ravel().tolist() == joined.tolist()
     assert max((p.nbytes for p in pieces), default=0) <= max(limit, 8)
+
+
+def test_a_hang_on_the_same_bytes_is_not_waited_for_twice(tmp_path):
+    """One inspection opens a file several times: for its format, its tensors, its optimizer."""
+    for _ in range(3):
+        with pytest.raises(CheckpointError, match="took too long"):
+            child(tmp_path, "import time; time.sleep(600)").ask({"ask": "list"})
+        started = time.monotonic()
+    assert time.monotonic() - started < 1.0

@@ -12,6 +12,8 @@ import io
 import json
 import marshal
 import sys
+import tempfile
+import time
 import types
 from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
@@ -53,6 +55,7 @@ def run(arguments: list[str]) -> dict[str, Any]:
 
     out, err = io.StringIO(), io.StringIO()
     events.clear()
+    started = time.perf_counter()
     with redirect_stdout(out), redirect_stderr(err):
         try:
             if arguments[0] == "measure":
@@ -67,10 +70,18 @@ def run(arguments: list[str]) -> dict[str, Any]:
             status: Any = 0
         except SystemExit as end:
             status = end.code
-    return {"status": status, "stdout": out.getvalue(), "stderr": err.getvalue(), "events": list(events)}
+    seconds = time.perf_counter() - started
+    return {
+        "seconds": seconds,
+        "status": status,
+        "stdout": out.getvalue(),
+        "stderr": err.getvalue(),
+        "events": list(events),
+    }
 
 
 if __name__ == "__main__":
+    tempfile.gettempdir()  # it tries the directory out once a process, by writing to it
     sys.addaudithook(hook)
     results = [run(arguments) for arguments in json.loads(sys.argv[2])]
     with open(sys.argv[1], "w", encoding="utf-8") as target:

@@ -1,0 +1,1 @@
+"""Changed files by the thousand, through everything that reads: `python -m tests.fuzz --inputs 20000`."""
