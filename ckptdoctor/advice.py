@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-
 from ckptdoctor.causes import CAUSE_DOCS
-from ckptdoctor.model import Batches, Cause, Evidence, Experiment, Fix, ModelSpec, OptimizerSpec, Replay, Timeline
+from ckptdoctor.model import Batches, Cause, Evidence, Experiment, Fix, ModelSpec, OptimizerSpec, Replay
 from ckptdoctor.rules.parts import maybe_spec, optimizer_spec_of
 from ckptdoctor.rules.symptoms import head, learning_rate, main_loss, optimizer_class
 
@@ -152,12 +150,4 @@ def _head_advice(spec: ModelSpec, evidence: Evidence) -> tuple[str, str] | None:
             f"The targets reach from {target.min:.3g} to {target.max:.3g}: give {layer.name} a linear output.",
             f'keras.layers.Dense({layer.units}, activation="linear", name="{layer.name}")',
         )
-    return None
-
-
-def resume_path(evidence: Evidence) -> str | None:
-    """File name of the checkpoint to continue from."""
-    timeline = evidence.timeline
-    if isinstance(timeline, Timeline) and timeline.resume_from is not None:
-        return os.path.basename(timeline.points[timeline.resume_from].path)
     return None

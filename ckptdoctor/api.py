@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from ckptdoctor import __version__
 from ckptdoctor.model import CkptDoctorError, Report
-
-Progress = Callable[[str], None]
+from ckptdoctor.options import InspectOptions, Progress
 
 
 @dataclass(frozen=True, slots=True)

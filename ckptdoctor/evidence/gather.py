@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -28,7 +27,7 @@ from ckptdoctor.model import (
 )
 
 if TYPE_CHECKING:
-    from ckptdoctor.api import InspectOptions, Progress
+    from ckptdoctor.options import InspectOptions, Progress
 
 
 def gather(files: RunFiles, options: InspectOptions, progress: Progress) -> Evidence:
@@ -190,8 +189,3 @@ def _replay(evidence: Evidence, options: InspectOptions, progress: Progress) -> 
     from ckptdoctor.replay.request import request_from
 
     return run_replay(request_from(evidence, options), progress=progress)
-
-
-def display_name(files: RunFiles) -> str:
-    """A short name for the subject: the last component of its path."""
-    return os.path.basename(os.path.normpath(files.path)) or files.path

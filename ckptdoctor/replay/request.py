@@ -17,7 +17,7 @@ from ckptdoctor.model import (
 )
 
 if TYPE_CHECKING:
-    from ckptdoctor.api import InspectOptions
+    from ckptdoctor.options import InspectOptions
 
 DEFAULT_STEPS = 400
 DEFAULT_BUDGET = 25.0  # seconds for experiments
