@@ -10,7 +10,8 @@ from typing import Any
 
 from ckptdoctor import __version__
 from ckptdoctor.model import CkptDoctorError, Report
-from ckptdoctor.options import InspectOptions, Progress
+from ckptdoctor.options import InspectOptions as InspectOptions
+from ckptdoctor.options import Progress as Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,38 +60,6 @@ class Inspection(Report):
 
 def _silent(_message: str) -> None:
     return None
-
-
-@dataclass(frozen=True, slots=True)
-class InspectOptions:
-    """What `inspect` can be told; the defaults are those of the command line.
-
-    Attributes:
-        log, batches: explicit files that override discovery.
-        build: `MODULE:FUNCTION` returning the model, for weights-only files.
-        custom_objects: module with the run's own classes and functions. It is imported, hence trusted.
-        device: `auto`, `cpu`, `gpu`, `gpu:N`.
-        replay: True, False, or None for "where batches were recorded and TensorFlow is installed".
-        trust: replay configurations that would run code of their own. unsafe_lambda: Lambda layers too.
-        steps: most training steps to replay. budget: seconds for experiments.
-        select, ignore: rule codes (or prefixes) and names. thresholds: `CODE.name` to number.
-        threads: for the census; None chooses.
-    """
-
-    log: tuple[str, ...] = ()
-    batches: tuple[str, ...] = ()
-    build: str | None = None
-    custom_objects: str | None = None
-    device: str = "auto"
-    replay: bool | None = None
-    trust: bool = False
-    unsafe_lambda: bool = False
-    steps: int = 400
-    budget: float = 25.0
-    select: tuple[str, ...] = ()
-    ignore: tuple[str, ...] = ()
-    thresholds: Mapping[str, float] = field(default_factory=dict)
-    threads: int | None = None
 
 
 def inspect(
