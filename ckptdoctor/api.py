@@ -10,8 +10,9 @@ from typing import Any
 
 from ckptdoctor import __version__
 from ckptdoctor.model import CkptDoctorError, Report
-from ckptdoctor.options import InspectOptions as InspectOptions
-from ckptdoctor.options import Progress as Progress
+from ckptdoctor.options import InspectOptions, Progress
+
+__all__ = ["InspectOptions", "Inspection", "Progress", "inspect"]
 
 
 @dataclass(frozen=True, slots=True)
