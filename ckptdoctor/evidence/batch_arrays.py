@@ -117,10 +117,10 @@ class StoredArray:
             RuntimeError,
             MemoryError,
         ) as error:
-            raise BatchesError(f"array '{self.name}' of {self.path} cannot be read: {error}") from error
+            raise BatchesError(f"array '{self.name}' of {self.path} cannot be read: {_brief(error)}") from error
         except Exception as error:
             if type(error).__module__ in ("zlib", "lzma", "_lzma"):
-                raise BatchesError(f"array '{self.name}' of {self.path} is damaged: {error}") from error
+                raise BatchesError(f"array '{self.name}' of {self.path} is damaged: {_brief(error)}") from error
             raise
         if len(raw) != length:
             raise BatchesError(
@@ -161,6 +161,11 @@ class StoredArray:
         return raw
 
 
+def _brief(error: Exception) -> str:
+    """The first line of what a library says, which may quote the file at any length."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
 def as_numbers(array: Array) -> Array:
     """Two-byte voids are bfloat16, as numpy stores it: turned into float32. Anything else stays."""
     if array.dtype.kind == "V" and array.dtype.itemsize == 2:
@@ -196,7 +201,7 @@ def open_arrays(path: str) -> list[StoredArray]:
         zlib.error,
     ) as error:
         raise BatchesError(
-            f"expected an .npz file, found a damaged one ({error}): {path}; save the batches again"
+            f"expected an .npz file, found a damaged one ({_brief(error)}): {path}; save the batches again"
         ) from error
 
 
