@@ -50,7 +50,7 @@ def _level(value: Any) -> str | None:
 
 
 def _thresholds(value: Any) -> dict[str, float] | None:
-    """`{"CKD201.growth": 5}` and `{CKD201: {growth: 5}}` (TOML's dotted keys) alike."""
+    """`{"CKD203.growth": 5}` and `{CKD201: {growth: 5}}` (TOML's dotted keys) alike."""
     if not isinstance(value, dict):
         return None
     flat: dict[str, float] = {}
@@ -69,7 +69,7 @@ def _thresholds(value: Any) -> dict[str, float] | None:
 KEYS: Mapping[str, tuple[Callable[[Any], Any], str]] = {
     "select": (_words, "a list of rule codes or names"),
     "ignore": (_words, "a list of rule codes or names"),
-    "thresholds": (_thresholds, "numbers, as `CKD201.growth = 5`"),
+    "thresholds": (_thresholds, "numbers, as `CKD203.growth = 5`"),
     "fail-on": (_level, f"one of {', '.join(FAIL_ON)}"),
     "replay": (_flag, "true or false"),
     "device": (_text, "auto, cpu, gpu or gpu:N"),

@@ -25,7 +25,7 @@ def _words(_ctx: click.Context, _parameter: click.Parameter, value: tuple[str, .
 
 
 def _thresholds(_ctx: click.Context, _parameter: click.Parameter, value: tuple[str, ...]) -> dict[str, float]:
-    """`--threshold CKD201.growth=5` as numbers by name."""
+    """`--threshold CKD203.growth=5` as numbers by name."""
     numbers: dict[str, float] = {}
     for item in value:
         name, separator, number = item.partition("=")
