@@ -15,6 +15,7 @@ from ckptdoctor.checkpoints.limits import DEFAULT_LIMITS
 from ckptdoctor.evidence.batches import BatchesError, measure_batches
 from ckptdoctor.logs import LogError, read_log
 from ckptdoctor.model import Missing
+from ckptdoctor.report.charts.bars import LogBars
 
 NO_SPEC = Missing("no configuration")
 
@@ -85,3 +86,22 @@ def test_a_device_is_not_even_opened(tmp_path, monkeypatch):
     monkeypatch.setattr("os.open", lambda *_a, **_k: pytest.fail("it was opened"))
     with pytest.raises(LogError, match=r"not a regular file|no known"):
         read_log(tmp_path / "log.csv")
+
+
+def test_what_a_library_quotes_of_a_file_is_cut(tmp_path):
+    """Python's zip reader repeats the name in a member's own header, however long it is."""
+    body = npy(np.zeros((4, 2), "f4"))
+    raw = bytearray(npz(tmp_path / "b.npz", x=body, y=body).read_bytes())
+    raw[26:28] = len(body).to_bytes(2, "little")
+    raw[8:10] = raw[raw.find(b"PK\x01\x02") + 10 : raw.find(b"PK\x01\x02") + 12] = (
+        b"\x08\0"  # only compressed ones are opened by it
+    )
+    (tmp_path / "b.npz").write_bytes(raw)
+    with pytest.raises(BatchesError, match="damaged one") as caught:
+        measure_batches(tmp_path / "b.npz", NO_SPEC)
+    assert len(str(caught.value)) < 600 + len(str(tmp_path))
+
+
+def test_bars_over_the_whole_range_of_float64():
+    bars = LogBars.over([1e-300, 1.0, 1e300])
+    assert [bars.length(v) for v in (1e-300, 1.0, 1e300)] == [1, 11, 20]

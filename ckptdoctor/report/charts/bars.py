@@ -28,7 +28,8 @@ class LogBars:
             return 0
         if self.high <= self.low:
             return STEPS // 2
-        share = math.log(value / self.low) / math.log(self.high / self.low)
+        # Differences of logarithms: the ratio of the largest to the smallest float64 is no float64.
+        share = (math.log(value) - math.log(self.low)) / (math.log(self.high) - math.log(self.low))
         return 1 + round(min(max(share, 0.0), 1.0) * (STEPS - 1))
 
 
