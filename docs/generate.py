@@ -81,7 +81,7 @@ def commands_page() -> str:
     from ckptdoctor.cli import cli
 
     lines = ["# Commands", "", "Made from the commands' own help.", ""]
-    context = click.Context(cli, info_name="ckptdoctor", terminal_width=100, max_content_width=100)
+    context = click.Context(cli, info_name="ckptdoctor", terminal_width=100, **cli.context_settings)
     for name in cli.list_commands(context):
         command = cli.get_command(context, name)
         if command is None or command.hidden:

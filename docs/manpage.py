@@ -24,7 +24,7 @@ _ENVIRONMENT = (
 
 def man_page(cli: click.Group, version: str) -> str:
     """The whole of `ckptdoctor.1`. It holds no date, so that the same program gives the same page."""
-    root = click.Context(cli, info_name="ckptdoctor")
+    root = click.Context(cli, info_name="ckptdoctor", **cli.context_settings)
     lines = [
         f'.TH CKPTDOCTOR 1 "" "ckptdoctor {escaped(version)}" "User Commands"',
         ".SH NAME",
