@@ -290,7 +290,11 @@ def _message(seen: Observation, phase: Phase, record: OpRecord, op: str, layer: 
     place = (
         f"layer {layer}"
         if layer
-        else {Phase.LOSS: "the loss", Phase.UPDATE: "the optimizer's update"}.get(phase, "the model")
+        else {
+            Phase.LOSS: "the loss",
+            Phase.BACKWARD: "the gradient of the loss",
+            Phase.UPDATE: "the optimizer's update",
+        }.get(phase, "the model")
     )
     values = "; ".join(
         f"{o.name} from {o.min:.4g} to {o.max:.4g}"

@@ -167,9 +167,9 @@ class Lab:
         )
 
     def _better_than_baseline(self, after: Skill | None, note: str) -> bool:
-        """Whether clearly less is left unexplained than by the unchanged run; where that was stuck, `note` says so."""
+        """Whether clearly less is left unexplained than by the unchanged run, where that comes to learn something too."""
         unchanged = self.baseline.after if self.baseline is not None else None
-        if note or unchanged is None or unchanged.score is None or after is None or after.score is None:
+        if note or unchanged is None or after is None or after.score is None or not learns(unchanged):
             return True
         return 1 - _apart(after) <= BETTER * (1 - _apart(unchanged))
 
