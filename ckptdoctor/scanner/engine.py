@@ -258,6 +258,7 @@ class Scan:
         if remote:
             what = candidate.identity
             task |= {"remote": True, "identity": [what.size, what.modified_ns, what.etag]}
+            task["directory"] = candidate.directory
             task["request_timeout"] = self._options.request_timeout
         for name in ("reports", "select", "ignore", "thresholds"):
             if value := getattr(self._options, name):

@@ -24,10 +24,10 @@ from ckptdoctor.scanner.identify import Identity
 from ckptdoctor.scanner.result import Kind
 
 ATTEMPTS = 3
-WHOLE = 8 << 20  # objects up to this size come in one request: its latency costs more than the bytes
+WHOLE = 16 << 20  # objects up to this size come in one request: its latency costs more than the bytes
 SEGMENT = 4 << 20  # bytes of one ranged read of a large object: the census takes ranges of this size per thread
 KEPT_SEGMENTS = 12  # segments in memory: one for each of the census's 8 threads and their neighbours
-READ_AHEAD = 256 << 10  # metadata lies together
+READ_AHEAD = 128 << 10  # metadata lies together; must be less than the census's blocks, which are data
 REMOTE_THREADS = 8  # ranged reads at a time for one large object
 
 

@@ -128,7 +128,7 @@ class _RemoteWalk:
         except RemoteError as error:
             yield Trouble(url, run_of(parent(url)), error.kind, str(error))
             return
-        yield from self._keeper.found(run_of(parent(url)), url, what, ())
+        yield from self._keeper.found(run_of(parent(url)), url, what, (), directory=True)
 
     def _file(self, folder: str, found: Found, files: dict[str, dict[str, Any]], wanted: bool) -> Iterator[Event]:
         url = f"{folder}/{found.name}"

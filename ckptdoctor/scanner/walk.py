@@ -26,6 +26,7 @@ class Candidate:
         identity: size and time when it was found.
         rank: its place in the order of names within its run.
         sure: False where only its content can tell whether it is a checkpoint.
+        directory: it is a directory of a remote store.
         explicit: the user named it: whatever it is, there is a line about it.
     """
 
@@ -36,6 +37,7 @@ class Candidate:
     rank: int = 0
     sure: bool = True
     explicit: bool = False
+    directory: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,13 +201,20 @@ class Keeper:
         self._held: dict[str, list[Candidate]] = {}
 
     def found(
-        self, run: str, path: str, what: Identity, members: tuple[str, ...], *, sure: bool = True
+        self,
+        run: str,
+        path: str,
+        what: Identity,
+        members: tuple[str, ...],
+        *,
+        sure: bool = True,
+        directory: bool = False,
     ) -> Iterator[Event]:
         """A checkpoint, unless it is too old or has to wait for the end of its run."""
         if not self._filters.recent(what):
             return
         rank = self._ranks[run] = self._ranks.get(run, 0) + 1
-        candidate = Candidate(path, run, what, members, rank, sure)
+        candidate = Candidate(path, run, what, members, rank, sure, directory=directory)
         limit = self._filters.newest
         if limit is None:
             yield candidate

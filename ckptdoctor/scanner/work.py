@@ -88,7 +88,10 @@ class _Store:
         if self.remote:
             from ckptdoctor.scanner.remote import RemoteOpener
 
-            self.opener = RemoteOpener(timeout=float(task.get("request_timeout") or 30.0))
+            opener = RemoteOpener(timeout=float(task.get("request_timeout") or 30.0))
+            if self._known is not None and not (self._members or task.get("directory") or task.get("first")):
+                opener.know(self.path, Identity(self._known[0], self._known[1], self._known[2]))
+            self.opener = opener
 
     def look(self, *, again: bool) -> Identity:
         """Size and time now. The listing has just told those of a remote object: it is not asked twice before."""

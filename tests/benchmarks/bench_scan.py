@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import resource
 import subprocess
 import sys
 import tempfile
@@ -26,27 +25,44 @@ SMALL = keras_template()  # 20 tensors, 24 kB
 FILES = 5000
 
 
-def scan(folder: Path, *options: str) -> tuple[float, int]:
-    """Wall seconds of a whole scan, and the peak memory in bytes of its largest process."""
+# VmHWM, because ru_maxrss counts what the parent had before exec; the largest worker is watched from a thread.
+WATCHED = """
+import os, sys, threading, time
+from ckptdoctor.cli import _run
+peak = 0
+def watch():
+    global peak
+    while True:
+        for pid in filter(str.isdecimal, os.listdir("/proc")):
+            try:
+                status = open(f"/proc/{pid}/status").read()
+            except OSError:
+                continue
+            if f"PPid:\\t{os.getpid()}\\n" in status and "VmHWM:" in status:
+                peak = max(peak, int(status.split("VmHWM:")[1].split()[0]))
+        time.sleep(0.05)
+threading.Thread(target=watch, daemon=True).start()
+_run(sys.argv[1:])
+own = int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
+print("PEAK", own * 1024, peak * 1024)
+"""
+
+
+def scan(folder: Path, *options: str) -> float:
+    """Wall seconds of a whole scan."""
     before = time.perf_counter()
-    process = subprocess.Popen([*CLI, "scan", str(folder), *options], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    out = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
+    done = subprocess.run([*CLI, "scan", str(folder), *options], capture_output=True, text=True, check=False)
     seconds = time.perf_counter() - before
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert re.search(r"[\d,]+ checkpoints? in", out), out[-500:]
-    return seconds, usage.ru_maxrss * 1024
+    assert re.search(r"[\d,]+ checkpoints? in", done.stdout), done.stdout[-500:] + done.stderr
+    return seconds
 
 
-def parent_peak(folder: Path, *options: str) -> int:
-    """Peak resident bytes of the scanning process itself, without its workers."""
-    code = "import resource, sys\nfrom ckptdoctor.cli import _run\n_run(sys.argv[1:])\n"
-    code += "print('PEAK', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
-    done = subprocess.run(
-        [sys.executable, "-c", code, "scan", str(folder), *options], capture_output=True, text=True, check=True
-    )
-    return int(done.stdout.rpartition("PEAK ")[2])
+def peaks(folder: Path, *options: str) -> tuple[int, int]:
+    """Peak resident bytes of the scanning process, and of its largest worker."""
+    command = [sys.executable, "-c", WATCHED, "scan", str(folder), *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    own, largest = done.stdout.rpartition("PEAK ")[2].split()
+    return int(own), int(largest)
 
 
 def fill(folder: Path, count: int) -> None:
@@ -82,15 +98,15 @@ def best(times: int, measure: Callable[[], float]) -> float:
 def bench_rate(folder: Path) -> None:
     """Checkpoints a second with two workers."""
     fill(folder / "runs", FILES)
-    seconds = best(3, lambda: scan(folder / "runs", "--jobs", "2")[0])
+    seconds = best(3, lambda: scan(folder / "runs", "--jobs", "2"))
     show("20-tensor files, 2 workers", FILES / seconds, 200, "checkpoints/s", f"{FILES} files in {seconds:.2f} s")
 
 
 def bench_workers(folder: Path) -> None:
     """Gain from the second worker."""
     fill(folder / "runs", FILES)
-    one = best(3, lambda: scan(folder / "runs", "--jobs", "1")[0])
-    two = best(3, lambda: scan(folder / "runs", "--jobs", "2")[0])
+    one = best(3, lambda: scan(folder / "runs", "--jobs", "1"))
+    two = best(3, lambda: scan(folder / "runs", "--jobs", "2"))
     show("1 to 2 workers", one / two, 1.7, "x", f"{one:.2f} s, {two:.2f} s")
 
 
@@ -113,7 +129,7 @@ print("EACH", (time.perf_counter() - start) / len(paths))
         [sys.executable, "-c", code, str(folder / "runs")], capture_output=True, text=True, check=True, env=environment
     )
     each = float(done.stdout.rpartition("EACH ")[2])
-    ours = best(3, lambda: scan(folder / "runs", "--jobs", "2")[0]) / FILES
+    ours = best(3, lambda: scan(folder / "runs", "--jobs", "2")) / FILES
     show(
         "against Keras in one process", each / ours, 30, "x faster", f"{each * 1e3:.0f} ms, {ours * 1e3:.2f} ms a file"
     )
@@ -142,8 +158,8 @@ def bench_large(folder: Path) -> None:
         return float(done.stdout.split()[-1])
 
     alone = len(big.data) / best(3, census)
-    start = best(3, lambda: scan(small, "--jobs", "2")[0])
-    seconds = best(3, lambda: scan(folder / "runs", "--jobs", "2")[0]) - start
+    start = best(3, lambda: scan(small, "--jobs", "2"))
+    seconds = best(3, lambda: scan(folder / "runs", "--jobs", "2")) - start
     ours = count * len(big.data) / seconds
     detail = f"{ours / 1e9:.2f} of {alone / 1e9:.2f} GB/s, {count} files of {len(big.data) / 1e9:.2f} GB"
     show("large files against one census", ours / alone, 0.8, "of its rate", detail)
@@ -153,11 +169,9 @@ def bench_memory(folder: Path) -> None:
     """Peak memory of the scanning process over 1,000 and 20,000 files."""
     fill(folder / "few", 1000)
     fill(folder / "b/many", 20_000)
-    few = parent_peak(folder / "few", "--resume", str(folder / "few.jsonl"), "-o", str(folder / "few.html"))
-    many = parent_peak(folder / "b/many", "--resume", str(folder / "many.jsonl"), "-o", str(folder / "many.html"))
-    _, largest = scan(folder / "few")
-    workers = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e3
-    detail = f"{few / 1e6:.1f} MB at 1,000, {many / 1e6:.1f} MB at 20,000 files; a worker {max(largest / 1e6, workers):.0f} MB"
+    few, _ = peaks(folder / "few", "--resume", str(folder / "few.jsonl"), "-o", str(folder / "few.html"))
+    many, worker = peaks(folder / "b/many", "--resume", str(folder / "many.jsonl"), "-o", str(folder / "many.html"))
+    detail = f"{few / 1e6:.1f} MB at 1,000, {many / 1e6:.1f} MB at 20,000 files; a worker {worker / 1e6:.0f} MB"
     show("memory, 1,000 to 20,000 files", many / few, 1.25, "x", detail, at_most=True)
 
 
@@ -165,8 +179,8 @@ def bench_resume(folder: Path) -> None:
     """A second scan that finds everything unchanged."""
     fill(folder / "runs", FILES)
     results = folder / "results.jsonl"
-    first, _ = scan(folder / "runs", "--jobs", "2", "--resume", str(results))
-    second = best(3, lambda: scan(folder / "runs", "--jobs", "2", "--resume", str(results))[0])
+    first = scan(folder / "runs", "--jobs", "2", "--resume", str(results))
+    second = best(3, lambda: scan(folder / "runs", "--jobs", "2", "--resume", str(results)))
     show("second scan with --resume", first / second, 20, "x faster", f"{first:.2f} s, {second:.2f} s, {FILES} files")
 
 
