@@ -43,7 +43,7 @@ def test_in_a_notebook_it_shows_itself_without_a_script(report: ckptdoctor.Inspe
     assert "feature 2" in report._repr_markdown_()
 
 
-def test_nothing_is_printed(report: ckptdoctor.Inspection, capfd: pytest.CaptureFixture[str]):
+def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]):
     ckptdoctor.inspect(RUN, replay=False)
     assert ("", "") == tuple(capfd.readouterr())
 

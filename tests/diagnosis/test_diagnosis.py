@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -90,7 +91,7 @@ def test_shares_are_a_distribution_in_the_order_of_the_sums(sums):
     shares = softmax(sums)
     assert math.isclose(1.0, sum(shares.values()))
     ranked = sorted(sums, key=lambda c: sums[c])
-    assert all(shares[a] <= shares[b] for a, b in zip(ranked, ranked[1:], strict=False))
+    assert all(shares[a] <= shares[b] for a, b in pairwise(ranked))
 
 
 def test_more_evidence_for_a_cause_never_lowers_its_confidence():
