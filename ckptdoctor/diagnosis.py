@@ -43,12 +43,12 @@ PRIORS: Mapping[Cause, float] = {
     Cause.ARCHITECTURE: -0.4,
 }
 UNKNOWN_LOG_ODDS = 0.5
-"""What a cause's sum must pass to be preferred over `unknown`: more than its prior. Set on one half of the case book."""
+"""What a cause's sum must pass to be preferred over `unknown`: more than its prior. Set on the case book."""
 
 TEMPERATURE = 0.4
 """Sums are divided by this before they become probabilities. Single votes are set with caution, so that on the case book
-sums understate how often the leading cause is right; this makes confidence match the share of right answers. Set on one half
-of the case book, checked on the other; see the evaluation page."""
+sums understate how often the leading cause is right; this makes confidence match the share of right answers. Set on the case
+book; both halves were looked at, see the evaluation page."""
 
 LIKELY = 0.55
 POSSIBLE = 0.2
