@@ -16,6 +16,10 @@ class CheckpointError(CkptDoctorError):
     """A file that cannot be read as a checkpoint at all."""
 
 
+class NotACheckpointError(CheckpointError):
+    """A sound file of another kind: nothing is wrong with it, it just holds no weights."""
+
+
 class TensorReadError(CkptDoctorError):
     """One tensor whose bytes cannot be read; the others may well be fine."""
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from ckptdoctor.checkpoints.assembly import checkpoint, safe_name, text
-from ckptdoctor.checkpoints.contract import ByteSource, Checkpoint, CheckpointError
+from ckptdoctor.checkpoints.contract import ByteSource, Checkpoint, CheckpointError, NotACheckpointError
 from ckptdoctor.checkpoints.documents import parse_object
 from ckptdoctor.checkpoints.h5files import H5Content, open_hdf5
 from ckptdoctor.checkpoints.keras3 import RawTensor, describe
@@ -53,7 +53,7 @@ def open_h5_file(path: str, source: ByteSource, window: Window, limits: ReadLimi
         return _legacy(path, source, content, limits)
     if not is_keras3(groups):
         content.close()
-        raise CheckpointError(_no_weights(path, content))
+        raise _no_weights(path, content)
     damaged = content.coverage < 1.0
     compiled = Missing("weights only")
     tensors = describe(content.tensors, content.names, None, compiled, content.order, partial=damaged)
@@ -61,10 +61,12 @@ def open_h5_file(path: str, source: ByteSource, window: Window, limits: ReadLimi
     return checkpoint(info, tensors, (source, *content.sources))
 
 
-def _no_weights(path: str, content: H5Content) -> str:
+def _no_weights(path: str, content: H5Content) -> CheckpointError:
     if content.problems:
-        return f"{path}: no weights could be located: {content.problems[0].message}"
-    return f"{path} is an HDF5 file but holds no Keras weights (expected a group named vars or model_weights)"
+        return CheckpointError(f"{path}: no weights could be located: {content.problems[0].message}")
+    return NotACheckpointError(
+        f"{path} is an HDF5 file but holds no Keras weights (expected a group named vars or model_weights)"
+    )
 
 
 def _legacy(path: str, source: ByteSource, content: H5Content, limits: ReadLimits) -> Checkpoint:

@@ -36,6 +36,7 @@ class Counts:
     Attributes:
         found: checkpoints seen by the walk, filters applied, of all shares. taken: those of this share.
         done: results so far. resumed: those among them taken from the results file.
+        foreign: sound files of another kind with a checkpoint's suffix (a data set in HDF5), left out.
         bytes: that were read. size: of the checkpoints measured.
     """
 
@@ -47,6 +48,7 @@ class Counts:
     unreadable: int = 0
     warned: int = 0
     resumed: int = 0
+    foreign: int = 0
     bytes: int = 0
     size: int = 0
     runs: int = 0
@@ -130,7 +132,7 @@ class Scan:
         started = time.monotonic()
         try:
             yield from self._stream()
-            if not self.interrupted and not self.counts.found and not self.counts.done:
+            if not self.interrupted and not self.counts.done and self.counts.found == self.counts.foreign:
                 raise CkptDoctorError(self._nothing())
         except (KeyboardInterrupt, GeneratorExit):
             self.interrupted = True
@@ -307,8 +309,13 @@ class Scan:
             except Empty:
                 return
             wait = 0.0
+            explicit = self._pending[future][0].explicit
             result = self._settle(future)
-            if result is not None:
+            if result is None:
+                continue
+            if result.kind is Kind.FOREIGN and not (explicit or self._options.include):
+                yield from self._leave_out(result)
+            else:
                 yield from self._give(result, keep=True)
 
     def _settle(self, future: Future[Answer]) -> ScanResult | None:
@@ -342,6 +349,13 @@ class Scan:
             _, candidate, task = self._waiting.popleft()
             self._submit(candidate, task)
             hurry = False
+
+    def _leave_out(self, result: ScanResult) -> Iterator[RunSummary]:
+        """A file that only looked like a checkpoint: nobody asked about it."""
+        self.counts.foreign += 1
+        summary = self._book.skip(result.run)
+        if summary is not None:
+            yield self._count_run(summary)
 
     def _give(self, result: ScanResult, *, keep: bool) -> Iterator[ScanResult | RunSummary]:
         if keep and self.results is not None:

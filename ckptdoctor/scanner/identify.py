@@ -20,6 +20,12 @@ class Identity:
     modified_ns: int | None
     etag: str | None = None
 
+    def same(self, other: Identity) -> bool:
+        """Whether nothing changed. Content ids decide where there are any: stores tell times in different precisions."""
+        if self.etag is not None and other.etag is not None:
+            return (self.size, self.etag) == (other.size, other.etag)
+        return (self.size, self.modified_ns) == (other.size, other.modified_ns)
+
     @property
     def modified(self) -> str | None:
         """The time as it stands in a line."""

@@ -28,6 +28,7 @@ WHOLE = 16 << 20  # objects up to this size come in one request: its latency cos
 SEGMENT = 4 << 20  # bytes of one ranged read of a large object: the census takes ranges of this size per thread
 KEPT_SEGMENTS = 12  # segments in memory: one for each of the census's 8 threads and their neighbours
 READ_AHEAD = 128 << 10  # metadata lies together; must be less than the census's blocks, which are data
+IN_A_ROW = 8  # small reads following each other after which segments are read ahead
 REMOTE_THREADS = 8  # ranged reads at a time for one large object
 
 
@@ -235,7 +236,8 @@ class RemoteSource:
         self._segments: OrderedDict[int, Future[bytes]] = OrderedDict()
         self._lock = threading.Lock()
         self._segment = WHOLE if size <= WHOLE else SEGMENT
-        self._next = -1  # where the last small read ended: reads in a row are data, not metadata
+        self._next = -1  # where the last small read ended, …
+        self._row = 0  # … and how many followed each other: many in a row are data, not metadata
 
     def read_into(self, offset: int, buffer: memoryview) -> int:
         """Fill `buffer` from `offset`; returns bytes read, less than asked only at the end of the object."""
@@ -254,8 +256,9 @@ class RemoteSource:
         length = max(0, min(length, self.size - offset))
         if not length or offset < 0:
             return b""
-        in_a_row, self._next = offset == self._next, offset + length
-        if self.size > WHOLE and not in_a_row and length < SEGMENT and not self._has(offset, length):
+        self._row = self._row + 1 if offset == self._next else 0
+        self._next = offset + length
+        if self.size > WHOLE and self._row < IN_A_ROW and length < SEGMENT and not self._has(offset, length):
             return self._remote.read(self.name, offset, offset + length, self.size)
         out = bytearray(length)
         return bytes(out[: self.read_into(offset, memoryview(out))])

@@ -42,6 +42,7 @@ class Kind(str, Enum):
     """Why a checkpoint could not be measured."""
 
     DAMAGED = "damaged"  # cut off, corrupted, refused: the file itself
+    FOREIGN = "foreign"  # a sound file of another kind, which the user named as a checkpoint
     CRASHED = "crashed"  # a worker died of it
     TIMEOUT = "timeout"  # a worker did not come back in time
     BLOATED = "bloated"  # a worker needed more memory than allowed
@@ -55,7 +56,7 @@ class Kind(str, Enum):
     @property
     def lasting(self) -> bool:
         """Whether looking again at the unchanged file would say the same."""
-        return self is Kind.DAMAGED
+        return self in (Kind.DAMAGED, Kind.FOREIGN)
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,6 +116,12 @@ class RunBook:
         _count(run, result)
         return self._close(result.run) if run.ended and not run.pending else None
 
+    def skip(self, name: str) -> RunSummary | None:
+        """A file that was begun turned out to be no checkpoint. Returns the run's summary where this was the last one."""
+        run = self._runs[name]
+        run.pending -= 1
+        return self._close(name) if run.ended and not run.pending else None
+
     def end(self, name: str) -> RunSummary | None:
         """No further checkpoint of this run will begin."""
         run = self._runs.get(name)

@@ -26,7 +26,8 @@ from ckptdoctor.scanner.walk import os_trouble
 
 if TYPE_CHECKING:
     from ckptdoctor.checkpoints.contract import Checkpoint
-    from ckptdoctor.checkpoints.sources import Opener
+    from ckptdoctor.rules.registry import Outcome
+    from ckptdoctor.scanner.remote import RemoteOpener
 
 FRESH = 10.0  # seconds: a file that cannot be read and is younger than this may still be on its way
 LARGE = 32 << 20  # bytes from which a single file is worth more than one thread
@@ -84,30 +85,41 @@ class _Store:
         self._members: Sequence[str] = task.get("members") or ()
         self._known: Sequence[Any] | None = task.get("identity")
         self.remote: bool = bool(task.get("remote"))
-        self.opener: Opener | None = None
+        self._opener: RemoteOpener | None = None
         if self.remote:
             from ckptdoctor.scanner.remote import RemoteOpener
 
             opener = RemoteOpener(timeout=float(task.get("request_timeout") or 30.0))
             if self._known is not None and not (self._members or task.get("directory") or task.get("first")):
                 opener.know(self.path, Identity(self._known[0], self._known[1], self._known[2]))
-            self.opener = opener
+            self._opener = opener
+
+    @property
+    def threads(self) -> int | None:
+        """For reading: as many as a store answers at a time; None for local files."""
+        if self._opener is None:
+            return None
+        from ckptdoctor.scanner.remote import REMOTE_THREADS
+
+        return REMOTE_THREADS
+
+    @property
+    def may_have_changed(self) -> bool:
+        """Whether what was read may come from two states: not where one request brought all of a remote object."""
+        return self._opener is None or self._opener.requests > 1
 
     def look(self, *, again: bool) -> Identity:
         """Size and time now. The listing has just told those of a remote object: it is not asked twice before."""
-        if not self.remote:
+        if self._opener is None:
             return identify(self.path, self._members)
-        from ckptdoctor.scanner.remote import RemoteOpener
-
         if not again and self._known is not None:
             return Identity(self._known[0], self._known[1], self._known[2])
-        assert isinstance(self.opener, RemoteOpener)
-        return self.opener.identify(self.path, self._members)
+        return self._opener.identify(self.path, self._members)
 
     def open(self) -> Checkpoint:
         from ckptdoctor.checkpoints import open_checkpoint
 
-        return open_checkpoint(self.path) if self.opener is None else open_checkpoint(self.path, opener=self.opener)
+        return open_checkpoint(self.path, opener=self._opener)
 
 
 def _settled(store: _Store, task: dict[str, Any]) -> Answer:
@@ -119,19 +131,20 @@ def _settled(store: _Store, task: dict[str, Any]) -> Answer:
         except CkptDoctorError as error:
             answer = _refused(store, error)
         damaged = answer.get("kind") == Kind.DAMAGED.value
-        after = store.look(again=True) if damaged or not store.remote else before
+        after = store.look(again=True) if damaged or store.may_have_changed else before
     except (OSError, ValueError) as error:
         trouble = os_trouble(store.path, "", error)
         return _unreadable(trouble.kind, trouble.message)
     except CkptDoctorError as error:  # of looking at a remote object
         return _unreadable(getattr(error, "kind", Kind.REMOTE), str(error))
-    first = task.get("first")
-    changed = before != after or (first is not None and [before.size, before.modified_ns] != list(first))
-    if before != after or (damaged and (changed or (first is None and _fresh(after)))):
+    first = Identity(*task["first"]) if task.get("first") else None
+    moved = not before.same(after)
+    changed = moved or (first is not None and not before.same(first))
+    if moved or (damaged and (changed or (first is None and _fresh(after)))):
         if first is None:
-            answer = {**answer, "unsettled": True, "first": [before.size, before.modified_ns]}
+            answer = {**answer, "unsettled": True, "first": [before.size, before.modified_ns, before.etag]}
         else:
-            words = f"{store.path} is still being written (it had {first[0]:,} bytes, then {after.size:,}); scan again later"
+            words = f"{store.path} is still being written (it had {first.size:,} bytes, then {after.size:,}); scan again later"
             answer = _unreadable(Kind.WRITING, words)
     answer |= {"size_bytes": before.size, "modified": before.modified, "etag": before.etag}
     return answer
@@ -139,14 +152,17 @@ def _settled(store: _Store, task: dict[str, Any]) -> Answer:
 
 def _refused(store: _Store, error: CkptDoctorError) -> Answer:
     """What to say of a file that no reader would open: the system may have refused it, not the reader."""
+    from ckptdoctor.checkpoints import NotACheckpointError
+
+    own = Kind.FOREIGN if isinstance(error, NotACheckpointError) else Kind.DAMAGED
     if store.remote:
-        return _unreadable(getattr(error, "kind", Kind.DAMAGED), str(error))
+        return _unreadable(getattr(error, "kind", own), str(error))
     try:
         os.close(os.open(store.path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)))
     except OSError as reason:
         trouble = os_trouble(store.path, "", reason)
         return _unreadable(trouble.kind, trouble.message)
-    return _unreadable(Kind.DAMAGED, str(error))
+    return _unreadable(own, str(error))
 
 
 def _fresh(found: Identity) -> bool:
@@ -167,7 +183,7 @@ def _examine(store: _Store, task: dict[str, Any]) -> Answer:
 
     with store.open() as checkpoint:
         large = checkpoint.info.size_bytes >= LARGE
-        census = take_census(checkpoint, threads=None if large or store.remote else 1)
+        census = take_census(checkpoint, threads=store.threads or (None if large else 1))
         evidence = _evidence(store.path, census, checkpoint)
     return _judge(store, evidence, census, task)
 
@@ -217,14 +233,22 @@ def _judge(store: _Store, evidence: Evidence, census: Census, task: dict[str, An
         answer |= _where(evidence, diagnosis)
         answer["headline"] = verdict.headline[:SENTENCE_LIMIT]
         if task.get("reports"):
-            from ckptdoctor.scanner.reports import write_report
-
-            answer["report"] = write_report(
-                store.path, task["reports"], evidence, outcome, diagnosis, remote=store.remote
-            )
+            answer |= _report(store, evidence, outcome, diagnosis, task["reports"], answer["warnings"])
     elif damage := [p.message for p in census.info.problems if p.kind is ProblemKind.DAMAGED]:
         return answer | _unreadable(Kind.DAMAGED, _why_unreadable(store.path, census, damage[0]))
     return answer
+
+
+def _report(
+    store: _Store, evidence: Evidence, outcome: Outcome, diagnosis: Diagnosis, folder: str, warnings: list[str]
+) -> Answer:
+    """The path of the full report; a warning where it cannot be written, which is no fault of the checkpoint."""
+    from ckptdoctor.scanner.reports import write_report
+
+    try:
+        return {"report": write_report(store.path, folder, evidence, outcome, diagnosis, remote=store.remote)}
+    except CkptDoctorError as error:
+        return {"warnings": [*warnings, f"report: {error}"]}
 
 
 def _where(evidence: Evidence, diagnosis: Diagnosis) -> Answer:

@@ -131,7 +131,7 @@ def test_what_is_unchanged_is_known_and_anything_else_is_not(tmp_path):
     file.close()
 
 
-@pytest.mark.parametrize(("kind", "kept"), [(Kind.DAMAGED, True), *((k, False) for k in Kind if k is not Kind.DAMAGED)])
+@pytest.mark.parametrize(("kind", "kept"), [(kind, kind in (Kind.DAMAGED, Kind.FOREIGN)) for kind in Kind])
 def test_only_what_lies_in_the_file_itself_is_not_tried_again(tmp_path, kind, kept):
     file = ResultsFile(str(tmp_path / "r.jsonl"))
     bad = ScanResult("a", "run", Status.UNREADABLE, error="x", kind=kind)

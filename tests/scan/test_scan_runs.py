@@ -89,6 +89,17 @@ def test_the_summary_does_not_depend_on_the_order_of_results(order: str, states,
     assert (run.healthy, run.sick, run.unreadable) == tuple(sum(s is k for _, s in states) for k in (H, S, U))
 
 
+def test_files_that_turn_out_to_be_no_checkpoints_hold_nothing_up():
+    book = RunBook()
+    for _ in range(2):
+        book.begin("r")
+    book.end("r")
+    assert book.add(result("a", H)) is None
+    run = book.skip("r")
+    assert run is not None
+    assert run.checkpoints == 1
+
+
 def test_runs_that_never_ended_are_told_at_the_finish():
     book = RunBook()
     for run in ("b", "a"):

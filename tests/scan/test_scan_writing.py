@@ -7,9 +7,12 @@ import threading
 import time
 from pathlib import Path
 
+import h5py
+import numpy as np
+import pytest
 from making_checkpoints import keras_template, write
 
-from ckptdoctor.model import Status
+from ckptdoctor.model import CkptDoctorError, Status
 from ckptdoctor.scanner import Kind, ScanResult, scan
 from ckptdoctor.scanner.work import measure
 
@@ -74,6 +77,41 @@ def test_a_cut_file_that_nobody_writes_is_damaged_old_or_fresh(tmp_path):
     write(tmp_path / "fresh.keras", KERAS.data[:5000], age=0)
     for result in scan(tmp_path, jobs=1):
         assert (result.status, result.kind) == (Status.UNREADABLE, Kind.DAMAGED)
+
+
+def test_data_in_hdf5_is_left_out_unless_the_user_names_it(tmp_path):
+    write(tmp_path / "run/model.keras", KERAS.data)
+    with h5py.File(tmp_path / "run/data.h5", "w") as file:
+        file["images"] = np.zeros((4, 4), "f4")
+    report = scan(tmp_path)
+    assert [os.path.basename(r.path) for r in report] == ["model.keras"]
+    assert report.counts.foreign == 1
+    assert report.exit_status() == 0
+    (named,) = scan(tmp_path / "run/data.h5")
+    assert (named.status, named.kind) == (Status.UNREADABLE, Kind.FOREIGN)
+    (included,) = scan(tmp_path, include=["data*"])
+    assert included.kind is Kind.FOREIGN
+    (tmp_path / "run/model.keras").unlink()
+    with pytest.raises(CkptDoctorError, match="no checkpoint was found"):
+        scan(tmp_path).finish()
+
+
+def test_a_chunked_file_is_read_by_the_contained_library_inside_a_worker(tmp_path):
+    path = tmp_path / "packed.weights.h5"
+    with h5py.File(path, "w") as file:
+        group = file.create_group("layers/dense/vars")
+        group.create_dataset("0", data=np.full((64, 64), np.nan, "f4"), chunks=(16, 16), compression="gzip")
+        group.create_dataset("1", data=np.zeros(64, "f4"))
+    (found,) = scan(path)
+    assert (found.status, found.nonfinite) == (Status.SICK, 4096)
+
+
+def test_a_report_that_cannot_be_written_is_no_fault_of_the_checkpoint(tmp_path):
+    path = write(tmp_path / "x.keras", KERAS.patched({"layers/dense/vars/0": np.nan}))
+    answer = measure({"path": str(path), "reports": "/dev/null/reports"})
+    assert answer["status"] == "sick"
+    assert any(w.startswith("report: ") for w in answer["warnings"])
+    assert "report" not in answer
 
 
 def test_other_files_do_not_wait_for_the_one_being_written(tmp_path):

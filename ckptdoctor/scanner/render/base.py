@@ -48,6 +48,8 @@ class Totals:
             parts.append(f"{fresh / self.seconds:,.0f} checkpoints/s")
             parts.append(f"{size(c.bytes)} read")
         text = ", ".join(parts)
+        if c.foreign:
+            text += f"; {plural(c.foreign, 'HDF5 file')} without weights left out"
         if c.resumed:
             text += f"; {c.resumed:,} unchanged since the scan before"
         return text
