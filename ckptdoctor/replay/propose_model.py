@@ -18,6 +18,8 @@ from ckptdoctor.replay.naming import NamedLayer
 from ckptdoctor.replay.rebuild import head_activation, head_layer
 from ckptdoctor.replay.situation import DEAD, HALF, SATURATED, Situation, layer_formula, named
 
+BOUNDED = frozenset({"tanh", "sigmoid", "hard_sigmoid", "softsign", "hard_tanh"})
+
 
 def activations(at: Situation) -> list[Trial]:
     """Relu for activations that overflow or saturate, leaky relu for dead ones; in every hidden layer that has them."""
@@ -30,24 +32,47 @@ def activations(at: Situation) -> list[Trial]:
     kinds = _suspects(at, hidden)
     if not kinds:
         return []
-    chosen = [n for n in hidden if activation_name(n.layer) in kinds and hasattr(n.layer, "activation")]
+    chosen = [
+        n
+        for n in hidden
+        if activation_name(n.layer) in kinds
+        and holders(n.layer)
+        and not (is_recurrent(n.layer) and activation_name(n.layer) in BOUNDED)
+    ]
     if not chosen:
         return []
     safe = "leaky_relu" if kinds <= {"relu", "relu6"} else "relu"
-    function = at.step.dialect.keras.activations.get(safe if safe in _functions(at) else "elu")
+    safe = safe if safe in _functions(at) else "elu"
+    # fed back into itself a relu grows without bound, so a recurrence gets the bounded function
+    wanted = {n.name: "tanh" if is_recurrent(n.layer) else safe for n in chosen}
+    functions = {name: at.step.dialect.keras.activations.get(name) for name in set(wanted.values())}
     names = ", ".join(n.layer.name for n in chosen[:6]) + (", …" if len(chosen) > 6 else "")
+    kinds &= {activation_name(n.layer) or "" for n in chosen}
     return [
         surgery.in_place_trial(
             "safe_activation",
-            f"{safe} instead of {'/'.join(sorted(kinds))} in {names}",
+            f"{'/'.join(sorted(functions))} instead of {'/'.join(sorted(kinds))} in {names}",
             Cause.VANISHING_GRADIENTS
             if kinds <= {"sigmoid", "tanh", "hard_sigmoid"} and at.collapsed
             else Cause.ACTIVATION,
-            "; ".join(f"activation={safe!r} in layer {n.layer.name!r}" for n in chosen[:4]),
-            [(n.layer, "activation", function) for n in chosen],
+            "; ".join(f"activation={wanted[n.name]!r} in layer {n.layer.name!r}" for n in chosen[:4]),
+            [(holder, "activation", functions[wanted[n.name]]) for n in chosen for holder in holders(n.layer)],
             layer=chosen[0].name,
         )
     ]
+
+
+def is_recurrent(layer: Any) -> bool:
+    """Whether the layer feeds its output back into itself."""
+    return getattr(layer, "cell", None) is not None
+
+
+def holders(layer: Any) -> list[Any]:
+    """The objects whose `activation` can be set: the layer, or a recurrent layer's cells, where it only reads theirs."""
+    cell = getattr(layer, "cell", None)
+    if cell is None:
+        return [layer] if hasattr(layer, "activation") else []
+    return [c for c in getattr(cell, "cells", [cell]) if hasattr(c, "activation")]
 
 
 def _functions(at: Situation) -> set[str]:
