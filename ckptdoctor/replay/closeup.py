@@ -106,10 +106,14 @@ def _sample_loss(step: TrainingStep, targets: tuple[Any, ...], prediction: Any) 
 
 
 def examine(
-    step: TrainingStep, seen: Observation, *, step_index: int, optimizer_step: int | None
+    step: TrainingStep, seen: Observation, *, step_index: int, optimizer_step: int | None, probing: bool = True
 ) -> NonfinitePoint | None:
-    """The first place of a watched step that went non-finite and mattered, None where all that matters is finite."""
-    found = _from_loss(seen) or _from_gradients(step, seen) or _from_update(step, seen)
+    """The first place of a watched step that went non-finite and mattered, None where all that matters is finite.
+
+    Args:
+        probing: under loss scaling an infinite gradient is a try at a larger scale, no fault.
+    """
+    found = _from_loss(seen) or _from_gradients(step, seen, probing=probing) or _from_update(step, seen)
     if found is None:
         return None
     phase, record, leaves, variable, layer = found
@@ -175,10 +179,10 @@ def _from_loss(seen: Observation) -> _Point | None:
     return phase, origin, leaves, None, None
 
 
-def _from_gradients(step: TrainingStep, seen: Observation) -> _Point | None:
+def _from_gradients(step: TrainingStep, seen: Observation, *, probing: bool) -> _Point | None:
     """A non-finite gradient under a finite loss. Under loss scaling an infinite one only halves the scale."""
     bad = [g for g in seen.gradients if g is not None and not _finite(g)]
-    scale = step.dialect.loss_scale(step.model.optimizer)
+    scale = step.dialect.loss_scale(step.model.optimizer) if probing else None
     if not bad or (scale is not None and not _weights_bad(step, seen)):
         return None
     targets = [int(_dense(g)._id) for g in bad]  # noqa: SLF001

@@ -6,6 +6,7 @@ import math
 import time
 from dataclasses import replace
 
+import numpy as np
 import tensorflow as tf
 
 from ckptdoctor.model import LayerActivity, NonfinitePoint, Phase, ReplayStatus, Skill, StepRecord
@@ -58,7 +59,7 @@ def replay(request: ReplayRequest, reporter: Reporter) -> None:
 
 def wants_experiments(session: Session, outcome: RunOutcome, skill: Skill) -> bool:
     """After a failure always; for a finite run where it does not predict better than a constant, or the log says so."""
-    if outcome.failed_step is not None or session.request.failed or session.request.collapsed:
+    if outcome.failed_step is not None or session.request.failed:
         return True
     return learns(skill) is False or unfit_head(session, skill)
 
@@ -188,6 +189,8 @@ def look_closely(session: Session, outcome: RunOutcome) -> NonfinitePoint:
         iteration = session.rebuilt.dialect.iterations(session.rebuilt.model.optimizer)
         seen = observe(session.step, before, batch)
         point = examine(session.step, seen, step_index=index, optimizer_step=iteration)
+        if point is None and outcome.stalled:
+            point = at_a_scale_of_one(session, before, step_index=index, optimizer_step=iteration)
     labels = session.rebuilt.labels
     if labels is not None and bad_label_rows(batch, labels):
         point = label_point(point, batch, labels, step=index, optimizer_step=iteration)
@@ -199,6 +202,27 @@ def look_closely(session: Session, outcome: RunOutcome) -> NonfinitePoint:
     point = with_first_of_kind(session.step, point)
     session.reporter.found(first_bad=point, seconds_closeup=seen.seconds)
     return point
+
+
+def at_a_scale_of_one(
+    session: Session, before: Snapshot, *, step_index: int, optimizer_step: int
+) -> NonfinitePoint | None:
+    """Where a loss scale that collapsed began to: the first non-finite place of any recorded batch without scaling.
+
+    A scale falls because gradients overflow; what overflows at a scale of 1 is no probing any more.
+    """
+    step = session.step
+    scale = step.dialect.loss_scale(step.model.optimizer)
+    if session.rebuilt.dialect.legacy or scale is None:
+        return None
+    values = [np.ones_like(a) if v is scale else a for v, a in zip(step.variables, before.values, strict=True)]
+    for batch in session.recording.batches:
+        seen = observe(step, Snapshot(tuple(values)), batch)
+        point = examine(step, seen, step_index=step_index, optimizer_step=optimizer_step, probing=False)
+        if point is not None:
+            text = "The dynamic loss scale collapsed, and no update is applied any more. Without scaling: "
+            return replace(point, message=text + point.message)
+    return None
 
 
 def coarse_point(outcome: RunOutcome, iteration: int) -> NonfinitePoint:
