@@ -30,6 +30,8 @@ from ckptdoctor.model import CheckpointInfo, Format, JsonObject, Missing, Proble
 
 CHECKPOINT_METADATA, TREE_METADATA = "_CHECKPOINT_METADATA", "_METADATA"
 _BLOCK = 4 << 20  # bytes asked of the child at a time
+MAX_KEY = 1024  # characters of one key of the tree; Keras' own have some dozens
+MAX_WORDS = 500  # characters of the store's own words that are repeated
 _SIZE_FILES = 10_000  # files whose sizes are added up
 _NO_READER = "its values need tensorstore: install ckptdoctor[orbax]"
 
@@ -121,9 +123,9 @@ def _tree_keys(tree: Mapping[str, Any], limits: ReadLimits) -> list[tuple[str, .
         raw = item.get("key_metadata") if isinstance(item, Mapping) else None
         if not isinstance(raw, list) or len(found) >= limits.table_entries:
             continue
-        keys = tuple(str(k.get("key")) for k in raw if isinstance(k, Mapping))
-        if keys and all(len(k) < 4096 for k in keys):
-            found.append(keys)
+        keys = tuple(k.get("key") for k in raw if isinstance(k, Mapping))
+        if keys and all(isinstance(k, str | int) and len(str(k)) <= MAX_KEY for k in keys):
+            found.append(tuple(str(k) for k in keys))
     return found
 
 
@@ -227,6 +229,11 @@ def _raw(entry: _Entry, order: int, guess: tuple[int, ...] | None, child: Contai
     return RawTensor(path, order, shape, dtype, nbytes, None, chunks, entry.problem)
 
 
+def _cut(text: str) -> str:
+    """The library's own words repeat the key and every place it looked at."""
+    return text if len(text) <= MAX_WORDS else text[: MAX_WORDS - 2] + " …"
+
+
 def _from_child(child: Contained, entry: _Entry, path: str, nbytes: int) -> Chunks:
     def chunks() -> Iterator[bytes | memoryview]:
         assert entry.shape is not None
@@ -238,7 +245,7 @@ def _from_child(child: Contained, entry: _Entry, path: str, nbytes: int) -> Chun
             try:
                 data = child.ask({"ask": "read", "key": ".".join(entry.keys), "start": start, "count": count})
             except CheckpointError as error:
-                raise TensorReadError(str(error)) from None
+                raise TensorReadError(_cut(str(error))) from None
             done += len(data)
             yield data
         if done != nbytes:

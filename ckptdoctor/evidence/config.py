@@ -61,6 +61,7 @@ def _layer(node: Node, depth: int) -> LayerSpec:
         trainable=node.trainable,
         depth=depth,
         config=config,
+        operands=node.operands,
     )
 
 

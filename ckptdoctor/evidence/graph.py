@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ckptdoctor.evidence.names import words
+from ckptdoctor.evidence.operands import read_operands
 from ckptdoctor.evidence.serialized import MAX_DEPTH, bare_class, config_of, items, mapping, text
-from ckptdoctor.model import Census, JsonObject, LayerSpec, ModelSpec
+from ckptdoctor.model import Census, JsonObject, LayerSpec, ModelSpec, Operand
 
 MAX_LAYERS = 50_000
 """Layers that are read; the largest published Keras models have some 2,000."""
@@ -19,12 +20,13 @@ Names = tuple[str, ...]
 
 @dataclass(slots=True)
 class Node:
-    """A layer of the flattened graph. `inbound` holds flattened names."""
+    """A layer of the flattened graph. `inbound` holds flattened names, `operands` the arguments of the first call."""
 
     name: str
     serialized: JsonObject
     trainable: bool
     inbound: list[str] = field(default_factory=list)
+    operands: tuple[Operand, ...] = ()
 
 
 @dataclass(slots=True)
@@ -179,6 +181,8 @@ class _Flattener:
             else:
                 given[name] = [(prefix + name,)]
                 self.add(prefix + name, layer, _union(inner_feeds), trainable=trainable)
+                if prefix + name in self.nodes:
+                    self.nodes[prefix + name].operands = read_operands(layer, by_name, resolve)
         # A layer that is called on its own output (shared layers) was added before that output was known.
         for name, found in calls.items():
             if prefix + name in self.nodes:

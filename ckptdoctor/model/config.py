@@ -8,6 +8,21 @@ from ckptdoctor.model.base import JsonObject, Missing
 
 
 @dataclass(frozen=True, slots=True)
+class Operand:
+    """One argument of an operation's call: another layer's output, or a number.
+
+    Attributes:
+        layer: flattened name of the layer it comes from; None for a number.
+        number: its value; None for a tensor.
+        dtype: of the tensor, where the configuration says so.
+    """
+
+    layer: str | None = None
+    number: float | None = None
+    dtype: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class LayerSpec:
     """One layer. Nested models are flattened: their layers are named `outer/inner`.
 
@@ -22,6 +37,7 @@ class LayerSpec:
         trainable: False only where the configuration freezes it.
         depth: longest distance from an input, counted in layers.
         config: the raw configuration of the layer.
+        operands: what its first call was given, in order; empty where the configuration has no graph.
     """
 
     name: str
@@ -34,6 +50,7 @@ class LayerSpec:
     trainable: bool
     depth: int
     config: JsonObject = field(repr=False)
+    operands: tuple[Operand, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+import json
+import shutil
 import warnings
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ckptdoctor.checkpoints import CheckpointError
+from ckptdoctor.checkpoints import CheckpointError, open_checkpoint
 from ckptdoctor.checkpoints.documents import parse_json
 from ckptdoctor.checkpoints.limits import DEFAULT_LIMITS
 from ckptdoctor.evidence.batches import BatchesError, measure_batches
@@ -17,6 +20,7 @@ from ckptdoctor.logs import LogError, read_log
 from ckptdoctor.model import Missing
 from ckptdoctor.report.charts.bars import LogBars
 
+FORMATS = Path(__file__).resolve().parents[2] / "fixtures" / "formats"
 NO_SPEC = Missing("no configuration")
 
 
@@ -105,3 +109,18 @@ def test_what_a_library_quotes_of_a_file_is_cut(tmp_path):
 def test_bars_over_the_whole_range_of_float64():
     bars = LogBars.over([1e-300, 1.0, 1e300])
     assert [bars.length(v) for v in (1e-300, 1.0, 1e300)] == [1, 11, 20]
+
+
+@pytest.mark.parametrize("key", [{"a" * 5000: {}}, "a" * 5000, ["kernel"], None])
+def test_a_key_of_an_orbax_tree_is_a_name_of_ordinary_length(key, tmp_path):
+    shutil.copytree(FORMATS / "orbax" / "1", tmp_path / "1")
+    metadata = next((tmp_path / "1").rglob("pytree/_METADATA"))
+    document = json.loads(metadata.read_text())
+    before = len(document["tree_metadata"])
+    first = next(iter(document["tree_metadata"].values()))
+    first["key_metadata"][0]["key"] = key
+    metadata.write_text(json.dumps(document))
+    with open_checkpoint(tmp_path / "1") as checkpoint:
+        assert before - 1 >= len(checkpoint.tensors)
+        for stored in checkpoint.tensors:
+            assert len(stored.info.path) < 500

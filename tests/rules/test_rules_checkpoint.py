@@ -22,7 +22,7 @@ from making import (
 )
 from table import Row, fires, stays_silent
 
-from ckptdoctor.model import Cause, Pattern, Problem, ProblemKind, Role, Severity, Status
+from ckptdoctor.model import Cause, Operand, Pattern, Problem, ProblemKind, Role, Severity, Status
 
 BAD = census(tensor(nan=5))
 
@@ -37,6 +37,27 @@ def deep(n: int, activation: str = "relu", **changes):
         *[layer(f"h{i}", activation=activation) for i in range(n)],
         layer("out", units=1, activation="linear"),
         **changes,
+    )
+
+
+def graph(*layers):
+    return spec(*layers, graph_known=True)
+
+
+def log_of(name: str):
+    return layer("log", "Log", operands=(Operand(name),))
+
+
+def plus(name: str, number: float, **changes):
+    return layer("plus", "Add", activation=None, operands=(Operand(name), Operand(number=number)), **changes)
+
+
+def half_division(epsilon: float):
+    half = {"dtype_policy": "float16", "config": {"dtype": "float16"}}
+    return graph(
+        layer("h", activation="relu", **half),
+        plus("h", epsilon, **half),
+        layer("divide", "Divide", operands=(Operand("h"), Operand("plus")), **half),
     )
 
 
@@ -309,6 +330,20 @@ ROWS = [
         ),
         lambda: evidence(optimizer=state("SGD", untouched_slots=True, iterations=3)),
         cause=Cause.MIXED_PRECISION,
+    ),
+    Row(
+        "CKD137",
+        lambda: evidence(census=BAD, spec=graph(layer("h", activation="relu"), log_of("h"))),
+        lambda: evidence(census=BAD, spec=graph(layer("h", activation="softplus"), plus("h", 1e-6), log_of("plus"))),
+        cause=Cause.ARCHITECTURE,
+        says="takes the logarithm of h, which can be exactly 0",
+    ),
+    Row(
+        "CKD137",
+        lambda: evidence(census=BAD, spec=half_division(1e-12)),
+        lambda: evidence(census=BAD, spec=half_division(1e-3)),
+        cause=Cause.MIXED_PRECISION,
+        says="epsilon 1e-12 is 0 in float16",
     ),
     Row(
         "CKD136",
