@@ -305,7 +305,8 @@ def _message(seen: Observation, phase: Phase, record: OpRecord, op: str, layer: 
         for o in record.operands[:3]
         if o.min is not None and o.max is not None
     )
-    text = f"{op} in {place} made {record.kind or 'nan'} out of finite operands"
+    given = "operands that a mask made -inf" if record.index in seen.watch.makers else "finite operands"
+    text = f"{op} in {place} made {record.kind or 'nan'} out of {given}"
     text += f" ({values})" if values else ""
     text += f", in {len(rows)} of {seen.batch.rows} rows" if rows else ""
     if record.backward and seen.watch.masked_by_where(record.forward):

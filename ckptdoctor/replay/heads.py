@@ -116,6 +116,8 @@ def _choose(
         fitting = "binary_crossentropy" if kind == "binary" or activation == "sigmoid" else "categorical_crossentropy"
         why = f"{loss} on a {activation} has a vanishing gradient where the prediction is wrong"
         return replace(_fix(name, why, activation, fitting, None, Cause.LOSS_FUNCTION), severe=False)
+    if loss.startswith("sparse"):  # targets are indices of units, not values that the head gives
+        return None
     return _range(name, loss, activation, kind, finite)
 
 

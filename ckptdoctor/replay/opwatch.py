@@ -21,6 +21,8 @@ from ckptdoctor.model import TensorGlimpse
 from ckptdoctor.replay.dialect import Dialect
 
 MAX_RECORDS = 200_000  # ops of one step; a long recurrence unrolled eagerly has tens of thousands
+CHOOSING = frozenset({"Cast", "Select", "SelectV2", "Fill", "BroadcastTo"})
+CARRYING = frozenset({"AddV2", "Mul", "Sub"})
 SOURCES = frozenset({"ReadVariableOp", "Identity", "Const", "VarHandleOp"})
 
 
@@ -103,6 +105,8 @@ class OpWatch:
     def __init__(self, dialect: Dialect, names: dict[int, str], rows: int) -> None:
         self.records: list[OpRecord] = []
         self.bad: set[int] = set()
+        self.masks: set[int] = set()  # tensors whose bad entries are all -inf and were put there to mask
+        self.makers: set[int] = set()  # records that made something worse out of a mask
         self.producer: dict[int, int] = {}
         self.layer_outputs: list[tuple[str, str, Any]] = []  # (name, class, tensor), in order of execution
         self.layer_inputs: dict[str, Any] = {}
@@ -209,12 +213,36 @@ class OpWatch:
         record = OpRecord(
             len(self.records), name, layer, into, out, bad, self.backward, gradient and gradient[0], forward
         )
-        if bad and first is not None and not self.bad.intersection(into):
-            record = self._with_operands(record, inputs, first)
+        if bad and first is not None:
+            spoilt = self.bad.intersection(into)
+            self._note_mask(record, spoilt, inputs, first)
+            if not spoilt or self._breaks_a_mask(record, spoilt, first):
+                record = self._with_operands(record, inputs, first)
         for tensor in out:
             self.producer[tensor] = record.index
         self.bad.update(bad)
         self.records.append(record)
+
+    def _breaks_a_mask(self, record: OpRecord, spoilt: set[int], first: np.ndarray[Any, Any]) -> bool:
+        """Whether an op that was given -inf entries of masks only made a NaN or +inf of them.
+
+        A mask of -inf is harmless in itself: a softmax turns it into 0. Over a row of nothing else it gives NaN.
+        """
+        if not spoilt <= self.masks or _only_low(first):
+            return False
+        self.makers.add(record.index)
+        return True
+
+    def _note_mask(
+        self, record: OpRecord, spoilt: set[int], inputs: Sequence[Any], first: np.ndarray[Any, Any]
+    ) -> None:
+        """Remember an output that holds -inf as a mask does: by a cast or a choice, or carried on from another mask."""
+        if not _only_low(first) or record.backward:
+            return
+        given = [a for t in inputs if (a := floats(t)) is not None and _only_low(a)]
+        chosen = record.op in CHOOSING or (bool(given) and record.op in CARRYING)
+        if spoilt <= self.masks if spoilt else chosen:
+            self.masks.update(record.bad)
 
     def _nonfinite(self, outputs: Sequence[Any]) -> tuple[tuple[int, ...], np.ndarray[Any, Any] | None]:
         bad: list[int] = []
@@ -264,7 +292,7 @@ class OpWatch:
             causes = [i for i in record.inputs if i in self.bad]
             if backward_only:
                 causes = [i for i in causes if i not in self.producer or self.records[self.producer[i]].backward]
-            if causes and record.op != "ReadVariableOp":
+            if causes and record.op != "ReadVariableOp" and record.index not in self.makers:
                 todo.extend(causes)
             else:
                 found[record.index] = record
@@ -293,6 +321,14 @@ class OpWatch:
 def _operation_class(dialect: Dialect) -> Any | None:
     """Keras 3's class of bare operations; Keras 2 has none."""
     return None if dialect.legacy else getattr(dialect.keras, "Operation", None)
+
+
+def _only_low(array: np.ndarray[Any, Any]) -> bool:
+    """Whether there are non-finite entries, and all of them are -inf."""
+    if array.dtype.kind == "c":
+        return False
+    bad = array[~np.isfinite(array)]
+    return bool(bad.size) and bool((bad == -np.inf).all())
 
 
 def _text(name: Any) -> str:
