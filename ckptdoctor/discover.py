@@ -45,9 +45,8 @@ _LOG_HOMES = frozenset({"logs", "log", "tensorboard", "tb", "train", "mlruns"})
 _HOME_NAMES = frozenset({"checkpoints", "checkpoint", "ckpt", "ckpts", "weights", "backup", "saved_models"})
 """Directories whose parent is the run: what people and the recorder call the place of the checkpoints."""
 _LOG_ORDER = ("csv", "jsonl", "history-json", "tensorboard", "wandb", "mlflow", "mlflow-sqlite", "console")
-_OWN_FILES = frozenset(
-    {"recorder.json", "checkpoint", "training_metadata.json"}
-)  # read by others, or parts of a checkpoint
+RECORD = "recorder.json"
+_OWN_FILES = frozenset({RECORD, "checkpoint", "training_metadata.json"})  # read by others, or parts of a checkpoint
 
 
 def discover(paths: Sequence[str], *, logs: Sequence[str] = (), batches: Sequence[str] = ()) -> RunFiles:
@@ -81,6 +80,7 @@ class _Found:
     logs: dict[str, str] = field(default_factory=dict)  # path -> format
     batches: list[str] = field(default_factory=list)
     ignored: list[IgnoredFile] = field(default_factory=list)
+    records: list[str] = field(default_factory=list)  # the flight recorder's
     entries: int = 0
     sniffed: int = 0
 
@@ -124,6 +124,8 @@ def _walk(root: str, found: _Found) -> None:
         event_folders = any(".tfevents." in name for name in files)
         if event_folders:
             _add_event_folder(folder, root, found)
+        if RECORD in files:
+            found.records.append(f"{folder}/{RECORD}" if folder != "." else RECORD)
         for name in _visible_files(files):
             _take_file(f"{folder}/{name}" if folder != "." else name, name, files, found)
         for name in reversed(folders):
@@ -370,6 +372,9 @@ def _settle(path: str, found: _Found, logs: Sequence[str], batches: Sequence[str
             found.ignore(
                 name, "another set of batches was used" if not batches else "other batches were named with --batches"
             )
+    if len(found.records) > 1:
+        for name in found.records:
+            found.ignore(name, "one of several recordings; inspect the directory of one by itself")
     taken = {*used_logs, *used_batches}
     return RunFiles(
         path=path,
@@ -377,6 +382,7 @@ def _settle(path: str, found: _Found, logs: Sequence[str], batches: Sequence[str
         logs=tuple(used_logs),
         batches=tuple(used_batches),
         ignored=tuple(i for i in found.ignored if i.path not in taken),
+        recorder=found.records[0] if len(found.records) == 1 else None,
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ckptdoctor.checkpoints import open_checkpoint
@@ -16,6 +17,8 @@ from ckptdoctor.model import (
     Census,
     CkptDoctorError,
     Evidence,
+    FlightRecord,
+    IgnoredFile,
     Missing,
     ModelSpec,
     OptimizerState,
@@ -38,6 +41,8 @@ def gather(files: RunFiles, options: InspectOptions, progress: Progress) -> Evid
     """
     checkpoints = _read_checkpoints(files, options, progress)
     spec = _first_spec(checkpoints)
+    recorder = _read_recorder(files)
+    files = _with_recorded_batches(files, recorder, options)
     logs = _read_logs(files, progress)
     batches = _read_batches(files, spec, progress)
     if isinstance(checkpoints.focus, Missing) and isinstance(logs, Missing) and isinstance(batches, Missing):
@@ -56,6 +61,7 @@ def gather(files: RunFiles, options: InspectOptions, progress: Progress) -> Evid
         logs=logs,
         batches=batches,
         unreadable=checkpoints.unreadable,
+        recorder=recorder,
     )
     return _with_replay(evidence, options, progress)
 
@@ -159,6 +165,29 @@ def _read_logs(files: RunFiles, progress: Progress) -> tuple[TrainingLog, ...] |
     return tuple(sorted(logs, key=lambda log: (-len(log.series), -sum(s.count for s in log.series))))
 
 
+def _read_recorder(files: RunFiles) -> FlightRecord | Missing:
+    if files.recorder is None:
+        return Missing("the run was not recorded by the flight recorder")
+    from ckptdoctor.evidence.recording import read_record
+
+    try:
+        return read_record(files.recorder)
+    except CkptDoctorError as error:
+        return Missing(str(error))
+
+
+def _with_recorded_batches(files: RunFiles, recorder: FlightRecord | Missing, options: InspectOptions) -> RunFiles:
+    """The files with the batches that the recorder names, unless the user named others."""
+    if options.batches or isinstance(recorder, Missing) or isinstance(recorder.window, Missing):
+        return files
+    recorded = recorder.window.batches
+    if files.batches and os.path.realpath(files.batches[0]) == os.path.realpath(recorded):
+        return files
+    passed = tuple(IgnoredFile(p, "the flight recorder's batches were used") for p in files.batches)
+    ignored = (*(i for i in files.ignored if os.path.realpath(i.path) != os.path.realpath(recorded)), *passed)
+    return replace(files, batches=(recorded,), ignored=ignored)
+
+
 def _read_batches(files: RunFiles, spec: ModelSpec | Missing, progress: Progress) -> Batches | Missing:
     if not files.batches:
         return Missing("no recorded batches were found")
@@ -175,8 +204,6 @@ def _read_batches(files: RunFiles, spec: ModelSpec | Missing, progress: Progress
 
 
 def _with_replay(evidence: Evidence, options: InspectOptions, progress: Progress) -> Evidence:
-    from dataclasses import replace
-
     return replace(evidence, replay=_replay(evidence, options, progress))
 
 

@@ -8,7 +8,7 @@ from ckptdoctor.model.base import Missing
 from ckptdoctor.model.checkpoint import Census
 from ckptdoctor.model.config import ModelSpec
 from ckptdoctor.model.replay import Replay
-from ckptdoctor.model.run import Batches, RunFiles, Timeline, TrainingLog
+from ckptdoctor.model.run import Batches, FlightRecord, RunFiles, Timeline, TrainingLog
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +111,7 @@ class Evidence:
         spec: the model, from the first checkpoint that holds a configuration.
         timeline: for runs with more than one checkpoint.
         logs: every readable log, most informative first; Missing if none.
+        recorder: what the flight recorder wrote beside the files.
     """
 
     files: RunFiles
@@ -123,6 +124,7 @@ class Evidence:
     batches: Batches | Missing = Missing("no recorded batches were found")
     replay: Replay | Missing = Missing("replay was not asked for")
     unreadable: tuple[tuple[str, str], ...] = field(default=())  # (path, sentence): files that could not be opened
+    recorder: FlightRecord | Missing = Missing("the run was not recorded by the flight recorder")
 
     @property
     def log(self) -> TrainingLog | None:

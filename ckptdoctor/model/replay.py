@@ -221,6 +221,37 @@ class StartState:
 
 
 @dataclass(frozen=True, slots=True)
+class Repeat:
+    """The steps that the flight recorder kept, taken once more.
+
+    Attributes:
+        outcome: `same step` (fails at the step training failed at), `other step`, `finite` (nothing failed), or
+            `not used` (reason says why).
+        first_step, last_step: training steps of the window. failed_step: the one that failed now, None if none did.
+        compared: finite steps whose loss was compared with the recorded one. equal: how many were equal to the last bit.
+        difference: largest relative difference between the two, None where none was compared.
+        seeds: generators whose state was put back.
+        variables: non-finite weights after the failing step, at most 64. variables_agree: the same as recorded; None
+            where either is unknown.
+        honoured, not_honoured: what of the training was repeated exactly, and what was not, in words.
+    """
+
+    outcome: str
+    reason: str = ""
+    first_step: int | None = None
+    last_step: int | None = None
+    failed_step: int | None = None
+    compared: int = 0
+    equal: int = 0
+    difference: float | None = None
+    seeds: int = 0
+    variables: tuple[str, ...] = ()
+    variables_agree: bool | None = None
+    honoured: tuple[str, ...] = ()
+    not_honoured: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Replay:
     """Everything replay found.
 
@@ -246,6 +277,7 @@ class Replay:
         seconds_reproduce, seconds_closeup, seconds_eager_step: parts of `seconds`.
         skipped_experiments: (change, why).
         seconds_startup: TensorFlow's import and the rebuild; seconds: all.
+        repeat: how the flight recorder's window was repeated; None without a recording.
     """
 
     status: ReplayStatus
@@ -281,3 +313,4 @@ class Replay:
     seconds_closeup: float = 0.0
     seconds_eager_step: float = 0.0
     one_element_norms: tuple[str, ...] = ()
+    repeat: Repeat | None = None

@@ -26,6 +26,7 @@ class RunFiles:
             count, read later, outranks this order.
         logs, batches: files or directories.
         ignored: what else was there.
+        recorder: the flight recorder's `recorder.json`, where there is exactly one.
     """
 
     path: str
@@ -33,6 +34,7 @@ class RunFiles:
     logs: tuple[str, ...]
     batches: tuple[str, ...]
     ignored: tuple[IgnoredFile, ...] = ()
+    recorder: str | None = None
 
 
 # --- log ---------------------------------------------------------------------------------------
@@ -90,6 +92,112 @@ class TrainingLog:
     def find(self, name: str) -> Series | None:
         """The series of that exact name."""
         return next((s for s in self.series if s.name == name), None)
+
+
+# --- recorder ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SeedState:
+    """State of one seed generator of a layer; `layer` is None for Keras' global generator."""
+
+    layer: str | None
+    index: int
+    state: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedArgument:
+    """How one argument of the training step is made of recorded arrays.
+
+    Attributes:
+        form: `single`, `list` or `dict`. names: dict keys or input names. keys: of the arrays, in the same order.
+    """
+
+    form: str
+    names: tuple[str, ...]
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedWindow:
+    """What the flight recorder kept to repeat the last steps.
+
+    Attributes:
+        checkpoint: path of the state before the first batch. batches: path of the batches; both inside the run directory.
+        first_step, last_step: training steps of the batches, one after the other.
+        x, y, sample_weight: the arguments of the step; None where there was none.
+        traced_as: static shapes the step was compiled for, by array; an extent is None where it was free. Arrays of
+            unknown rank, and those of a step that was not compiled, are absent.
+        rows: of every batch, rows of each replica.
+        densified: arrays that were ragged or sparse. stored_as: dtype the step saw, where the file cannot hold it.
+        seeds: states of the seed generators before the first batch.
+        losses: (step, loss) of the window's steps, as steps.jsonl has them.
+    """
+
+    checkpoint: str
+    batches: str
+    first_step: int
+    last_step: int
+    x: RecordedArgument
+    y: RecordedArgument | None = None
+    sample_weight: RecordedArgument | None = None
+    traced_as: dict[str, tuple[int | None, ...]] = field(default_factory=dict)
+    rows: tuple[tuple[int, ...], ...] = ()
+    densified: tuple[str, ...] = ()
+    stored_as: dict[str, str] = field(default_factory=dict)
+    seeds: tuple[SeedState, ...] = ()
+    losses: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedTraining:
+    """How the model was being trained; each None where unknown.
+
+    Attributes:
+        loop: `fit` or `custom`. replicas: of a distribution strategy. loss_scaling: dynamic or fixed.
+    """
+
+    loop: str = "fit"
+    jit_compile: bool | None = None
+    run_eagerly: bool | None = None
+    steps_per_execution: int | None = None
+    gradient_accumulation_steps: int | None = None
+    loss_scaling: bool | None = None
+    dtype_policy: str | None = None
+    optimizer: str | None = None
+    replicas: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class FlightRecord:
+    """What the flight recorder's `recorder.json` says.
+
+    Attributes:
+        source: its path.
+        status: `running` (the process was killed), `failed`, `interrupted` or `finished`.
+        kind, text: why recording ended: `loss`, `weights`, `gradients`, `signal`, `exception` or `exit`; empty at an orderly
+            end. step, epoch, batch, loss: of the step it ended with. variables: non-finite weights after it, at most 64.
+        steps_taken: training steps.
+        window: Missing where nothing can be repeated.
+        environment: of the training: versions, devices, oneDNN.
+        problems: what the recorder could not keep, in its words.
+    """
+
+    source: str
+    status: str
+    kind: str = ""
+    text: str = ""
+    step: int | None = None
+    epoch: int | None = None
+    batch: int | None = None
+    loss: float | None = None
+    variables: tuple[str, ...] = ()
+    steps_taken: int = 0
+    window: RecordedWindow | Missing = Missing("nothing was kept to repeat")
+    training: RecordedTraining = RecordedTraining()
+    environment: dict[str, str] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
 
 
 # --- batches -----------------------------------------------------------------------------------

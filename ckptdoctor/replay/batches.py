@@ -25,14 +25,16 @@ class Batch:
     Attributes:
         index: position in the recording, from 0. step: the training step it was used in, None if not recorded.
         inputs, targets: arrays of shape (rows, …) in the order of the model's inputs and outputs.
-        weight: sample weights of shape (rows,) or like the target, None without.
+        weight: sample weights of shape (rows,) or like the target, None without; a tuple with one for each target.
+        input_dtypes: dtypes the step saw, where the file could not hold them; None for an input as stored.
     """
 
     index: int
     inputs: tuple[Array, ...]
     targets: tuple[Array, ...]
-    weight: Array | None = None
+    weight: Array | tuple[Array, ...] | None = None
     step: int | None = None
+    input_dtypes: tuple[str | None, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -45,7 +47,11 @@ class Batch:
             self,
             inputs=tuple(a[keep] for a in self.inputs),
             targets=tuple(a[keep] for a in self.targets),
-            weight=None if self.weight is None else self.weight[keep],
+            weight=tuple(w[keep] for w in self.weight)
+            if isinstance(self.weight, tuple)
+            else None
+            if self.weight is None
+            else self.weight[keep],
         )
 
 
@@ -80,7 +86,13 @@ def arrange(recording: Recording, input_names: Sequence[str], output_names: Sequ
     columns = _order(recording.input_names, input_names, "inputs", "x")
     targets = _order(recording.target_names, output_names, "targets", "y") if recording.target_names else []
     arranged = tuple(
-        replace(b, inputs=tuple(b.inputs[n] for n in columns), targets=tuple(b.targets[n] for n in targets))
+        replace(
+            b,
+            inputs=tuple(b.inputs[n] for n in columns),
+            targets=tuple(b.targets[n] for n in targets),
+            weight=tuple(b.weight[n] for n in targets) if isinstance(b.weight, tuple) else b.weight,
+            input_dtypes=tuple(b.input_dtypes[n] for n in columns) if b.input_dtypes else (),
+        )
         for b in recording.batches
     )
     return replace(
@@ -140,7 +152,7 @@ def load_recording(path: str, spec: ModelSpec | Missing) -> Recording:
     try:
         with open_batches(path, spec) as source:
             rows = [
-                Batch(n, tuple(inputs), tuple(targets), _first(weight), step)
+                Batch(n, tuple(inputs), tuple(targets), _weights(weight, len(targets)), step)
                 for n, (inputs, targets, weight, step) in enumerate(source)
             ]
             return _bounded(rows, tuple(source.input_names), tuple(source.target_names))
@@ -150,8 +162,11 @@ def load_recording(path: str, spec: ModelSpec | Missing) -> Recording:
         raise CannotReplay(str(error)) from error
 
 
-def _first(weight: Any) -> Array | None:
+def _weights(weight: Any, targets: int) -> Array | tuple[Array, ...] | None:
+    """One array of sample weights, or one for each target."""
     if isinstance(weight, list):
+        if len(weight) == targets > 1:
+            return tuple(weight)
         weight = weight[0] if weight else None
     return None if weight is None else np.asarray(weight)
 

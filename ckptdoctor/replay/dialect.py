@@ -46,9 +46,13 @@ class Dialect:
             optimizer.build(variables)
 
     def iterations(self, optimizer: Any) -> int:
-        """Applied steps (inner steps under loss scaling)."""
+        """Applied steps (inner steps under loss scaling); accumulating ones count."""
+        return int(self.counter(optimizer).numpy())
+
+    def counter(self, optimizer: Any) -> Any:
+        """The variable that counts steps. Under gradient accumulation Keras' `iterations` is a quotient of it."""
         inner = getattr(optimizer, "inner_optimizer", optimizer)
-        return int(raw(inner.iterations).numpy())
+        return raw(inner.iterations if self.legacy else inner._iterations)  # noqa: SLF001 - no public name
 
     def scale_loss(self, optimizer: Any, loss: Any) -> Any:
         """The loss as it is differentiated: scaled under loss scaling."""

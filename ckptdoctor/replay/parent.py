@@ -7,6 +7,7 @@ import importlib.util
 import json
 import math
 import os
+import platform
 import queue
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import IO, Any
 
-from ckptdoctor.model import Phase, Replay, ReplayStatus
+from ckptdoctor.model import Phase, Repeat, Replay, ReplayStatus
 from ckptdoctor.replay.allowlist import compile_problems, config_problems
 from ckptdoctor.replay.request import ReplayError, ReplayRequest
 from ckptdoctor.replay.watch import death_sentence, kill_group, resident_bytes
@@ -47,11 +48,14 @@ def run_replay(request: ReplayRequest, *, progress: Progress) -> Replay:
     refusal = _reason_not_to_run(request)
     if refusal is not None:
         return refusal
-    result = _run_child(request, progress)
+    fused = _recorded_with_onednn(request)
+    result = _run_child(request, progress, onednn=fused)
     if _worth_a_second_look(request, result):
-        progress("replay: the same with oneDNN's fused operations")
-        fused = _run_child(replace(request, quick=True, experiments=False), progress, onednn=True)
-        result = _compare(result, fused)
+        progress(f"replay: the same with{'out' if fused else ''} oneDNN's fused operations")
+        other = _run_child(replace(request, quick=True, experiments=False), progress, onednn=not fused)
+        result = _with_disagreement(result, other, fused=fused)
+    if request.window_unused and result.repeat is None:
+        result = replace(result, repeat=Repeat("not used", request.window_unused))
     return replace(result, seconds=time.perf_counter() - started)
 
 
@@ -77,23 +81,42 @@ def _worth_a_second_look(request: ReplayRequest, result: Replay) -> bool:
     return result.status is ReplayStatus.NOT_REPRODUCED and request.failed
 
 
-def _compare(plain: Replay, fused: Replay) -> Replay:
-    """The replay with a sentence on what the fused mode showed instead."""
-    if fused.status not in (ReplayStatus.REPRODUCED, ReplayStatus.NOT_REPRODUCED):
-        return plain
+def _recorded_with_onednn(request: ReplayRequest) -> bool:
+    """Whether a recorded run is repeated with oneDNN's operations, as it was trained: the last bits depend on it.
+
+    Without a recording they are off. TensorFlow's own default is on for x86 processors under Linux.
+    """
+    if request.window is None:
+        return False
+    said = request.environment.get("onednn", "default")
+    return said == "1" or (said == "default" and sys.platform == "linux" and platform.machine() == "x86_64")
+
+
+def _with_disagreement(result: Replay, other: Replay, *, fused: bool) -> Replay:
+    """The replay with a sentence on what the other mode showed instead; `fused` tells which one `result` ran in."""
+    text = _disagreement(other, result) if fused else _disagreement(result, other)
+    if not text:
+        return result
+    mode = f"{result.mode}; compared with oneDNN {'off' if fused else 'on'}"
+    return replace(result, disagreement="; ".join(t for t in (result.disagreement, text) if t), mode=mode)
+
+
+def _disagreement(plain: Replay, fused: Replay) -> str:
+    """What the fused mode shows and the plain one does not, or the reverse; empty where they agree."""
+    ran = (ReplayStatus.REPRODUCED, ReplayStatus.NOT_REPRODUCED)
+    if fused.status not in ran or plain.status not in ran:
+        return ""
     last = fused.records[-1] if fused.records else None
-    text = ""
     if plain.status is ReplayStatus.REPRODUCED and fused.status is ReplayStatus.NOT_REPRODUCED:
-        text = "with oneDNN's fused operations the same batches give no non-finite value: they turn NaN into 0 on a CPU"
-    elif plain.status is ReplayStatus.REPRODUCED and last is not None and math.isfinite(last.loss):
-        text = (
+        return "with oneDNN's fused operations the same batches give no non-finite value: they turn NaN into 0 on a CPU"
+    if plain.status is ReplayStatus.REPRODUCED and last is not None and math.isfinite(last.loss):
+        return (
             f"with oneDNN's fused operations the loss of the failing step stays finite ({last.loss:.4g}) while its gradient or "
             "weights do not: on a CPU the log hides the first bad step"
         )
-    elif plain.status is ReplayStatus.NOT_REPRODUCED and fused.status is ReplayStatus.REPRODUCED:
-        text = f"with oneDNN's fused operations step {fused.steps} goes non-finite, without them nothing does"
-    mode = plain.mode if not text else f"{plain.mode}; compared with oneDNN on"
-    return replace(plain, disagreement="; ".join(t for t in (plain.disagreement, text) if t), mode=mode)
+    if plain.status is ReplayStatus.NOT_REPRODUCED and fused.status is ReplayStatus.REPRODUCED:
+        return f"with oneDNN's fused operations step {fused.steps} goes non-finite, without them nothing does"
+    return ""
 
 
 def _reason_not_to_run(request: ReplayRequest) -> Replay | None:

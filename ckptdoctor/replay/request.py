@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from ckptdoctor.model import (
     Census,
     CkptDoctorError,
     Evidence,
+    FlightRecord,
     JsonObject,
     Missing,
     ProblemKind,
+    RecordedTraining,
+    RecordedWindow,
     Timeline,
     TrainingLog,
 )
@@ -62,12 +67,15 @@ class ReplayRequest:
         keras_version: that wrote the configuration, where it is recorded.
         batches: path of the recorded batches.
         failed: the run went non-finite, by its weights or its log.
-        collapsed: the log or the weights hint that training stagnates although everything is finite.
         device: `auto`, `cpu`, `gpu`, `gpu:N`.
         steps: most training steps to replay. budget: seconds for experiments.
         wall_seconds, memory_bytes: limits of the child (wall clock, resident memory).
         build: `MODULE:FUNCTION` returning the (compiled) model. custom_objects: module with the run's own classes.
         quick: only reproduce, for a second look in another mode.
+        window: what the flight recorder kept; window_start: index into `checkpoints` of the state before its first batch;
+            training: how the run was trained; recorded_step, recorded_variables: the failing step and the weights that
+            were non-finite after it; environment: of the training. window_unused: why there is no window, empty without a
+            recording.
         trust: rebuild configurations that would run code of their own. unsafe_lambda: Lambda layers too.
     """
 
@@ -79,7 +87,6 @@ class ReplayRequest:
     keras_version: str | None = None
     batches: str | None = None
     failed: bool = False
-    collapsed: bool = False
     device: str = "auto"
     steps: int = DEFAULT_STEPS
     budget: float = DEFAULT_BUDGET
@@ -92,6 +99,13 @@ class ReplayRequest:
     seed: int = 0
     experiments: bool = True
     quick: bool = False
+    window: RecordedWindow | None = None
+    window_start: int = 0
+    training: RecordedTraining = RecordedTraining()
+    recorded_step: int | None = None
+    recorded_variables: tuple[str, ...] = ()
+    environment: dict[str, str] = field(default_factory=dict)
+    window_unused: str = ""
 
     @property
     def loss_scaled(self) -> bool:
@@ -111,14 +125,15 @@ def request_from(evidence: Evidence, options: InspectOptions) -> ReplayRequest:
     compiled = next((c for c in censuses if not isinstance(c.info.compile_config, Missing)), None)
     healthy, bad = _bounds(censuses)
     version = source.info.keras_version if source is not None else Missing("no configuration")
-    return ReplayRequest(
+    batches = evidence.files.batches[0] if evidence.files.batches else None
+    request = ReplayRequest(
         checkpoints=tuple(_reference(c) for c in censuses),
         last_healthy=healthy,
         first_bad=bad,
         model_config=_present(source.info.model_config) if source is not None else None,
         compile_config=_present(compiled.info.compile_config) if compiled is not None else None,
         keras_version=None if isinstance(version, Missing) else version,
-        batches=evidence.files.batches[0] if evidence.files.batches else None,
+        batches=batches,
         failed=bad is not None or _log_failed(evidence.log),
         device=options.device,
         steps=options.steps,
@@ -129,6 +144,33 @@ def request_from(evidence: Evidence, options: InspectOptions) -> ReplayRequest:
         trust=options.trust,
         unsafe_lambda=options.unsafe_lambda,
     )
+    return request if isinstance(evidence.recorder, Missing) else _with_recording(request, evidence.recorder, censuses)
+
+
+def _with_recording(request: ReplayRequest, record: FlightRecord, censuses: Sequence[Census]) -> ReplayRequest:
+    """The request with what the flight recorder kept, or with the reason why that cannot be used."""
+    request = replace(
+        request,
+        failed=request.failed or record.status == "failed",
+        training=record.training,
+        recorded_step=record.step if record.status == "failed" else None,
+        recorded_variables=record.variables,
+        environment=record.environment,
+    )
+    window = record.window
+    if isinstance(window, Missing):
+        return replace(request, window_unused=window.reason)
+    if request.batches is None or os.path.realpath(request.batches) != os.path.realpath(window.batches):
+        return replace(request, window_unused="other batches than the recorded ones were named with --batches")
+    start = next(
+        (n for n, c in enumerate(censuses) if os.path.realpath(c.info.path) == os.path.realpath(window.checkpoint)),
+        None,
+    )
+    if start is None:
+        return replace(request, window_unused=f"{window.checkpoint}, from which it begins, could not be read")
+    if censuses[start].nonfinite:
+        return replace(request, window_unused=f"{window.checkpoint}, from which it begins, is non-finite already")
+    return replace(request, window=window, window_start=start)
 
 
 def _present(config: JsonObject | Missing) -> JsonObject | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import tensorflow as tf
@@ -13,6 +13,7 @@ from ckptdoctor.model import (
     Format,
     Missing,
     ModelSpec,
+    RecordedWindow,
     ReplayStatus,
     StartState,
 )
@@ -20,6 +21,7 @@ from ckptdoctor.replay.batches import Recording, load_recording
 from ckptdoctor.replay.child import Reporter
 from ckptdoctor.replay.environment import choose_device, describe, settle
 from ckptdoctor.replay.rebuild import Rebuilt, choose_dialect, rebuild
+from ckptdoctor.replay.recorded import as_recorded, make_global_seed, restore_seeds, trace_as_recorded
 from ckptdoctor.replay.request import CheckpointRef, ReplayRequest
 from ckptdoctor.replay.state import LoadReport, Snapshot, load, put, take
 from ckptdoctor.replay.step import TrainingStep
@@ -38,6 +40,7 @@ class Session:
     device: str
     notes: list[str] = field(default_factory=list)
     loaded: dict[str, tuple[Snapshot, LoadReport]] = field(default_factory=dict)
+    seeds_lost: list[str] = field(default_factory=list)
 
     def state_of(self, reference: CheckpointRef) -> tuple[Snapshot, LoadReport]:
         """Weights and slots of a checkpoint, loaded once.
@@ -66,12 +69,18 @@ def prepare(request: ReplayRequest, reporter: Reporter) -> Session:
     settle()
     reporter.stage("rebuilding the model")
     assert request.batches is not None
-    recording = load_recording(request.batches, spec_of(request))
+    recording, window_problem = as_recorded(load_recording(request.batches, spec_of(request)), request.window)
+    if window_problem:
+        request = replace(request, window=None, window_unused=window_problem)
     dialect = choose_dialect(request)
     with tf.device(device):
         rebuilt = rebuild(request, dialect, recording)
+        if request.window is not None:
+            make_global_seed(request.window)
         step = TrainingStep(dialect, rebuilt.model, rebuilt.plan)
     policy = str(getattr(rebuilt.model.dtype_policy, "name", "float32"))
+    if request.window is not None:
+        trace_as_recorded(step, request.window, rebuilt.recording)
     session = Session(request, reporter, rebuilt, rebuilt.recording, step, take(step.variables), device)
     session.notes.extend((*rebuilt.notes, *rebuilt.recording.notes))
     labels = rebuilt.labels
@@ -118,6 +127,8 @@ def start_states(session: Session) -> list[Start]:
     """
     request, starts = session.request, list[Start]()
     how = session.rebuilt.plan.source
+    if request.window is not None:
+        starts.append(recorded_start(session, request.window))
     if request.last_healthy is not None:
         wanted = [request.last_healthy] if request.last_healthy == 0 else [request.last_healthy, 0]
         for index in wanted:
@@ -126,7 +137,8 @@ def start_states(session: Session) -> list[Start]:
             if index == request.last_healthy:
                 session.reporter.found(not_restored=report.not_restored)
             state = StartState(reference.path, "last_healthy", slots_restored=report.slots_restored, loss=how)
-            starts.append(Start(state, snapshot))
+            if all(reference.path != other.state.checkpoint for other in starts):
+                starts.append(Start(state, snapshot))
         return starts
     reference = request.checkpoints[0 if request.first_bad is None else request.first_bad]
     snapshot, report = session.state_of(reference)
@@ -137,6 +149,23 @@ def start_states(session: Session) -> list[Start]:
     starts.append(Start(state, healed))
     starts.append(Start(StartState(None, "fresh", seed=request.seed, loss=how), session.fresh))
     return starts
+
+
+def recorded_start(session: Session, window: RecordedWindow) -> Start:
+    """The state that the flight recorder kept before its batches, dropout's seeds included.
+
+    Raises:
+        CannotReplay: the checkpoint does not fit the model.
+    """
+    reference = session.request.checkpoints[session.request.window_start]
+    snapshot, report = session.state_of(reference)
+    session.reporter.found(not_restored=report.not_restored)
+    put(session.step.variables, snapshot)
+    session.seeds_lost = restore_seeds(session.rebuilt.model, window)
+    state = StartState(
+        reference.path, "last_healthy", slots_restored=report.slots_restored, loss=session.rebuilt.plan.source
+    )
+    return Start(state, take(session.step.variables))
 
 
 def variable_labels(session: Session) -> list[str]:

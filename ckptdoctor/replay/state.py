@@ -14,11 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ckptdoctor.model import CkptDoctorError, Format, ReplayStatus
+from ckptdoctor.recorder.rng import seed_generators
 from ckptdoctor.replay.byname import fill_by_names
 from ckptdoctor.replay.dialect import Dialect, raw
 from ckptdoctor.replay.failure import CannotReplay, brief
 from ckptdoctor.replay.request import CheckpointRef
 
+GLOBAL_SEED = "global seed generator"
 SENTINEL = 7.2973525e-3  # an odd number: a variable that still holds it everywhere after loading was not loaded
 Array = NDArray[Any]
 
@@ -57,7 +59,16 @@ def model_variables(model: Any) -> list[Any]:
     for variable in listed:
         inner = raw(variable)
         unique.setdefault(id(inner), inner)
+    shared = _global_seed(model)
+    if shared is not None:
+        unique.setdefault(id(shared), shared)
     return list(unique.values())
+
+
+def _global_seed(model: Any) -> Any | None:
+    """State of Keras' global seed generator, where it exists: layers without a generator of their own draw from it."""
+    generators = seed_generators(model) if hasattr(model, "_flatten_layers") else []
+    return next((raw(state) for layer, _, state in generators if layer is None), None)
 
 
 def variable_names(model: Any, dialect: Dialect) -> list[str]:
@@ -65,6 +76,9 @@ def variable_names(model: Any, dialect: Dialect) -> list[str]:
     names: dict[int, str] = {}
     for variable in [*(model.variables if hasattr(model, "variables") else model.weights)]:
         names.setdefault(id(raw(variable)), str(getattr(variable, "path", None) or variable.name))
+    shared = _global_seed(model)
+    if shared is not None:
+        names.setdefault(id(shared), GLOBAL_SEED)
     optimizer = model.optimizer
     listed = optimizer.variables() if callable(optimizer.variables) else optimizer.variables
     for variable in listed:
@@ -104,8 +118,7 @@ def load(model: Any, dialect: Dialect, reference: CheckpointRef) -> LoadReport:
     before = {id(v): v.numpy() for v in marked}
     for variable in marked:
         variable.assign(np.full(variable.shape, SENTINEL).astype(variable.dtype.as_numpy_dtype))
-    iterations = raw(getattr(model.optimizer, "inner_optimizer", model.optimizer).iterations)
-    iterations.assign(0)
+    dialect.counter(model.optimizer).assign(0)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,6 +126,7 @@ class TrainingStep:
         self._slot_limit = SLOT_LIMIT_HALF if half else SLOT_LIMIT
         self._accuracy = _accuracy_of(model, plan)
         self._compiled = tf.function(self._measure, jit_compile=False, reduce_retracing=True)
+        self._eager = False
 
     # --- learning rate ------------------------------------------------------------------------
 
@@ -162,7 +164,7 @@ class TrainingStep:
         optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
         rate = optimizer._learning_rate  # noqa: SLF001
         if callable(rate) and not hasattr(rate, "assign"):
-            return tf.cast(rate(raw(optimizer.iterations)), tf.float64)
+            return tf.cast(rate(self.dialect.counter(optimizer)), tf.float64)
         return tf.cast(tf.convert_to_tensor(raw(rate)), tf.float64)
 
     # --- the step -----------------------------------------------------------------------------
@@ -176,6 +178,7 @@ class TrainingStep:
         """The scalar loss, regularisation included, as Keras adds it up."""
         x = inputs[0] if len(inputs) == 1 else list(inputs)
         y = None if not targets else targets[0] if len(targets) == 1 else list(targets)
+        weight = list(weight) if isinstance(weight, tuple) else weight
         return self.model.compute_loss(x=x, y=y, y_pred=prediction, sample_weight=weight)
 
     def gradients(self, inputs: tuple[Any, ...], targets: tuple[Any, ...], weight: Any) -> tuple[Any, Any, list[Any]]:
@@ -267,17 +270,36 @@ class TrainingStep:
 
     def take_prepared(self, prepared: tuple[tuple[Any, ...], tuple[Any, ...], Any]) -> Measured:
         """The same with a batch that `tensors` made."""
-        measured = Measured(self._compiled(*prepared).numpy(), len(self.owners.trained))
+        taken = self._measure(*prepared) if self._eager else self._compiled(*prepared)
+        measured = Measured(taken.numpy(), len(self.owners.trained))
         if not measured.gradient_norm < self._slot_limit:  # a square of it may have overflowed a second moment
             measured.slot_bad = self._slots_bad()
         return measured
+
+    def trace_for(self, inputs: tuple[Any, ...], targets: tuple[Any, ...], weight: Any) -> None:
+        """Compile the step for these `tf.TensorSpec`s; batches that fit them then run it, whatever their own shapes."""
+        self._compiled.get_concrete_function(inputs, targets, weight)
+
+    @contextlib.contextmanager
+    def op_by_op(self, *, wanted: bool = True) -> Iterator[None]:
+        """Take steps eagerly meanwhile."""
+        self._eager = wanted
+        try:
+            yield
+        finally:
+            self._eager = False
 
 
 def tensors(batch: Batch) -> tuple[tuple[Any, ...], tuple[Any, ...], Any]:
     """Inputs, targets and sample weights of a batch as tensors."""
     inputs = tuple(tf.constant(a) for a in batch.inputs)
+    if batch.input_dtypes:
+        inputs = tuple(tf.cast(i, dtype) if dtype else i for i, dtype in zip(inputs, batch.input_dtypes, strict=True))
     targets = tuple(tf.constant(a) for a in batch.targets)
-    return inputs, targets, None if batch.weight is None else tf.constant(batch.weight)
+    weight = batch.weight
+    if isinstance(weight, tuple):
+        return inputs, targets, tuple(tf.constant(w) for w in weight)
+    return inputs, targets, None if weight is None else tf.constant(weight)
 
 
 def _values(tensor: Any) -> Any:

@@ -67,7 +67,7 @@ def run_trials(
 def only_young(session: Session, lab: Lab) -> bool:
     """Whether the run just had too few steps: its recorded end is no good, but the unchanged model learns when trained on."""
     request, after = session.request, lab.baseline.after if lab.baseline is not None else None
-    if request.failed or request.collapsed or session.rebuilt.plan.substituted or after is None:
+    if request.failed or session.rebuilt.plan.substituted or after is None:
         return False
     taken = None if request.last_healthy is None else request.checkpoints[request.last_healthy].iterations
     return clearly_learnt(after) and taken is not None and taken < YOUNG
