@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -136,6 +137,22 @@ def measure_activity(step: TrainingStep, state: Snapshot, batch: Batch) -> tuple
         loss = step.loss(inputs, targets, None, prediction) if targets else tf.reduce_mean(prediction)
     gradients = tape.gradient(loss, [c.output for c in calls])
     return tuple(_activity(c, g) for c, g in zip(calls, gradients, strict=True))
+
+
+def one_element_norms(step: TrainingStep, activity: Sequence[LayerActivity], rows: int) -> tuple[str, ...]:
+    """BatchNormalization layers whose statistics are over a single element: their output does not depend on the input."""
+    places = {a.layer: a.output.shape for a in activity}
+    found = []
+    for owned in step.owners.layers:
+        shape = places.get(owned.name)
+        if owned.class_name != "BatchNormalization" or shape is None:
+            continue
+        axis = getattr(owned.layer, "axis", -1)
+        axis = axis[0] if isinstance(axis, (list, tuple)) else axis
+        per_row = math.prod(shape[1:]) // max(1, shape[axis])
+        if per_row * rows == 1:
+            found.append(owned.name)
+    return tuple(found)
 
 
 def _activity(call: Tapped, gradient: Any) -> LayerActivity:

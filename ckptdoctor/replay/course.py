@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from ckptdoctor.model import LayerActivity, NonfinitePoint, Phase, ReplayStatus, Skill, StepRecord
-from ckptdoctor.replay.activity import activation_name, joined_rows, measure_activity
+from ckptdoctor.replay.activity import activation_name, joined_rows, measure_activity, one_element_norms
 from ckptdoctor.replay.child import Reporter
 from ckptdoctor.replay.closeup import examine, observe
 from ckptdoctor.replay.curvature import sharpness
@@ -53,8 +53,14 @@ def replay(request: ReplayRequest, reporter: Reporter) -> None:
         reporter.stage(f"trying the usual formula of '{session.rebuilt.plan.custom}'")
         suspicion = suspect(session, starts)
         reporter.found(suspected=suspicion[0] if suspicion is not None else None)
-    if request.experiments and wants_experiments(session, outcome, skill):
+    blocked = bool(constant_norms(session, activity[0]))
+    if request.experiments and (blocked or wants_experiments(session, outcome, skill)):
         run_trials(session, outcome, start, point, activity, suspicion)
+
+
+def constant_norms(session: Session, activity: tuple[LayerActivity, ...]) -> tuple[str, ...]:
+    """BatchNormalization layers that see one element in the smallest recorded batch: in training nothing passes them."""
+    return one_element_norms(session.step, activity, min(b.rows for b in session.recording.batches))
 
 
 def wants_experiments(session: Session, outcome: RunOutcome, skill: Skill) -> bool:
@@ -243,22 +249,6 @@ def coarse_point(outcome: RunOutcome, iteration: int) -> NonfinitePoint:
     return NonfinitePoint(phase, None, None, None, outcome.failed_step, iteration, batch.index, (), kind, message=text)
 
 
-def one_element_norms(step: TrainingStep, activity: tuple[LayerActivity, ...], rows: int) -> tuple[str, ...]:
-    """BatchNormalization layers whose statistics are over a single element: their output does not depend on the input."""
-    places = {a.layer: a.output.shape for a in activity}
-    found = []
-    for owned in step.owners.layers:
-        shape = places.get(owned.name)
-        if owned.class_name != "BatchNormalization" or shape is None:
-            continue
-        axis = getattr(owned.layer, "axis", -1)
-        axis = axis[0] if isinstance(axis, (list, tuple)) else axis
-        per_row = math.prod(shape[1:]) // max(1, shape[axis])
-        if per_row * rows == 1:
-            found.append(owned.name)
-    return tuple(found)
-
-
 def with_first_of_kind(step: TrainingStep, point: NonfinitePoint) -> NonfinitePoint:
     """Name the first layer with the same growing activation: one exp of an exp of an exp overflows, the first is the cause."""
     if (point.op or "").removesuffix("Grad") not in GROWING_OPS or point.layer is None:
@@ -287,7 +277,7 @@ def look_at_layers(
         activity_end = measure_activity(session.step, last, rows)
         judge = judge_for(session.step, batches)
         skill = measure_skill(session.step, last, batches, judge)
-    one = one_element_norms(session.step, activity, min(b.rows for b in batches))
+    one = constant_norms(session, activity)
     if one:
         session.notes.append(
             f"{', '.join(one)} normalises over a single element per channel: what comes out does not depend on what goes in, "
@@ -295,8 +285,8 @@ def look_at_layers(
         )
         session.reporter.found(findings_notes=tuple(session.notes))
     known = learns(skill) and not unfit_head(session, skill) if not session.rebuilt.plan.substituted else None
-    if known is False and steps_taken(session) == 0:
-        known = None  # nothing was trained yet; the baseline will tell
+    if (known is False and steps_taken(session) == 0) or one:
+        known = None  # nothing was, or could be, trained yet; the baseline will tell
     session.reporter.found(
         activity=activity,
         activity_end=activity_end,

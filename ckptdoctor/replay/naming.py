@@ -32,16 +32,19 @@ def named_layers(model: Any, prefix: str = "") -> Iterator[NamedLayer]:
             yield NamedLayer(name, layer)
 
 
-def operation_names(model: Any, prefix: str = "") -> dict[int, str]:
-    """Names of bare operations (`keras.ops` calls in a functional model) by identity; nested models included."""
-    names: dict[int, str] = {}
+def operations(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Bare operations (`keras.ops` calls in a functional model) by flattened name; nested models included."""
     for operation in getattr(model, "operations", None) or ():
         name = prefix + str(operation.name)
         if hasattr(operation, "layers") and _is_model(operation):
-            names.update(operation_names(operation, name + "/"))
+            yield from operations(operation, name + "/")
         elif not hasattr(operation, "trainable_variables"):
-            names[id(operation)] = name
-    return names
+            yield name, operation
+
+
+def operation_names(model: Any) -> dict[int, str]:
+    """Their names by identity."""
+    return {id(operation): name for name, operation in operations(model)}
 
 
 def _is_model(layer: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ckptdoctor.model import Phase
 from ckptdoctor.replay.lab import Trial
 from ckptdoctor.replay.propose_data import labels, rows, standardising
+from ckptdoctor.replay.propose_graph import finite_mask, guarded, layer_norm
 from ckptdoctor.replay.propose_model import (
     activations,
     constant_weights,
@@ -21,7 +22,7 @@ from ckptdoctor.replay.situation import LOSS_OPS, Maker, Situation, any_nonfinit
 
 def propose(at: Situation) -> list[Trial]:
     """Trials in the order to run them; what does not apply is listed in `at.skipped`."""
-    groups = _collapse_order(at) if at.collapsed else _failure_order(at)
+    groups = [layer_norm, *(_collapse_order(at) if at.collapsed else [guarded, finite_mask, *_failure_order(at)])]
     trials: list[Trial] = []
     seen: set[str] = set()
     for make in groups:

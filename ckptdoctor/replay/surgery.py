@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -255,6 +255,32 @@ def with_normalisation(config: dict[str, Any], after: Sequence[str]) -> dict[str
     config["config"].pop("build_input_shape", None)
     config.pop("build_config", None)
     return config
+
+
+def with_layer_norms(config: Any, names: Collection[str]) -> Any:
+    """The configuration with the named BatchNormalization layers, nested models included, as LayerNormalization."""
+    if isinstance(config, list):
+        return [with_layer_norms(v, names) for v in config]
+    if not isinstance(config, dict):
+        return config
+    if config.get("class_name") == "BatchNormalization" and config.get("config", {}).get("name") in names:
+        kept = {k: v for k, v in config["config"].items() if k in ("name", "trainable", "dtype")}
+        changed = {k: v for k, v in config.items() if k != "build_config"}
+        changed["inbound_nodes"] = _without_masks(config.get("inbound_nodes", []))
+        return changed | {"module": "keras.layers", "class_name": "LayerNormalization", "config": kept}
+    return {k: with_layer_norms(v, names) for k, v in config.items()}
+
+
+def _without_masks(nodes: Any) -> Any:
+    """Calls of a layer without the argument `mask`, which only some layers take."""
+    if not isinstance(nodes, list):
+        return nodes
+    return [
+        node | {"kwargs": {k: v for k, v in node["kwargs"].items() if k != "mask"}}
+        if isinstance(node, dict) and isinstance(node.get("kwargs"), dict)
+        else node
+        for node in nodes
+    ]
 
 
 def with_head(config: dict[str, Any], name: str, units: int, activation: str) -> dict[str, Any]:
