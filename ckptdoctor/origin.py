@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -23,14 +24,25 @@ from ckptdoctor.model import (
 
 OVERFLOW = frozenset({Cause.LEARNING_RATE, Cause.EXPLODING_GRADIENTS, Cause.DATA_SCALE, Cause.OPTIMIZER})
 """Causes that have no layer of their own: the first overflow is only where it showed."""
+BY_UPDATES = OVERFLOW - {Cause.EXPLODING_GRADIENTS}
+"""Those of them that act through the updates, while gradients explode within a step."""
+GREW = 10.0
+"""Times the norm of all weights, from which on updates count as diverging; hand-chosen, ordinary training stays below 3."""
 
 
 def locate(findings: Sequence[Finding], evidence: Evidence, cause: Cause) -> Origin:
     """The origin by the best witness at hand: replay, else the recorded batch, else findings for the cause."""
-    origin = _by_replay(evidence) or _by_batch(evidence, cause) or _by_findings(findings, evidence, cause)
+    origin = (
+        _by_growth(evidence, cause)
+        or _by_replay(evidence)
+        or _by_batch(evidence, cause)
+        or _by_findings(findings, evidence, cause)
+    )
     named = _layer_of_cause(findings, cause)
     if named is not None and cause not in OVERFLOW and _outranks(named, origin):
         origin = replace(origin, layer=named.layer, variable=named.variable, how=origin.how or f"finding {named.id}")
+    if origin.phase is None:
+        origin = replace(origin, phase=_phase_of_cause(findings, cause))
     return _with_time(origin, evidence)
 
 
@@ -49,6 +61,48 @@ def _by_replay(evidence: Evidence) -> Origin | None:
         rows=bad.rows,
         how=f"replay ({replay.mode})" if replay.mode else "replay",
     )
+
+
+def _by_growth(evidence: Evidence, cause: Cause) -> Origin | None:
+    """The updates, where step after step they made the weights larger until something overflowed."""
+    replay = evidence.replay
+    if cause not in BY_UPDATES or not isinstance(replay, Replay) or replay.first_bad is None:
+        return None
+    if replay.status is not ReplayStatus.REPRODUCED or replay.first_bad.phase in (Phase.INPUT, Phase.UPDATE):
+        return None
+    norms = [r.weight_norm for r in replay.records if r.weight_norm]
+    if len(norms) < 2 or not norms[-1] > GREW * norms[0]:
+        return None
+    bad = replay.first_bad
+    place = f"the {bad.phase.value}{'' if bad.phase is Phase.LOSS else ' pass'}"
+    return Origin(
+        layer=_largest_update(replay),
+        phase=Phase.UPDATE,
+        step=bad.optimizer_step,
+        batch=bad.batch,
+        how=f"replay: {len(norms) - 1} updates made the weights {norms[-1] / norms[0]:.1e} times as large; the first "
+        f"overflow then showed in {place}{f' of {bad.layer}' if bad.layer else ''}",
+    )
+
+
+def _largest_update(replay: Replay) -> str | None:
+    """The layer whose weights the updates before the failure changed most, by update ÷ weights."""
+    best: tuple[float, str] | None = None
+    for record in replay.records[:-1]:
+        for layer, ratio in zip(replay.layer_names, record.layer_update_ratios, strict=False):
+            if math.isfinite(ratio) and (best is None or ratio > best[0]):
+                best = (ratio, layer)
+    return best[1] if best is not None else None
+
+
+def _phase_of_cause(findings: Sequence[Finding], cause: Cause) -> Phase | None:
+    """The part of the step that was measured by the finding that speaks loudest for the cause, of those that say it."""
+    best: tuple[float, Phase] | None = None
+    for finding in findings:
+        weight, told = sum(v.weight for v in finding.votes if v.cause is cause), finding.data.get("phase")
+        if told and weight > 0 and (best is None or weight > best[0]):
+            best = (weight, Phase(str(told)))
+    return best[1] if best is not None else None
 
 
 def _by_batch(evidence: Evidence, cause: Cause) -> Origin | None:

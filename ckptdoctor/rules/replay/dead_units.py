@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ckptdoctor.model import Cause, Evidence, Finding, LayerActivity, Severity
+from ckptdoctor.model import Cause, Evidence, Finding, LayerActivity, Phase, Severity
 from ckptdoctor.rules.parts import maybe_spec, replay_of, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
 from ckptdoctor.rules.standstill import standstill
@@ -62,7 +62,7 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
             (Cause.LEARNING_RATE, 0.8 if stuck and not at_start else 0.0, "they died during training"),
             (Cause.DATA_SCALE, 0.3 if stuck else 0.0, "large inputs kill units"),
         ),
-        data={"locates": stuck},
+        data={"locates": stuck, "phase": Phase.FORWARD.value},
     )
 
 

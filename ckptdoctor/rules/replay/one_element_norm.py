@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ckptdoctor.model import Cause, Evidence, Finding, Severity
+from ckptdoctor.model import Cause, Evidence, Finding, Phase, Severity
 from ckptdoctor.rules.parts import replay_of, votes
 from ckptdoctor.rules.registry import Limits, rule
 from ckptdoctor.rules.standstill import standstill
@@ -47,5 +47,5 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         votes=votes(
             (Cause.ARCHITECTURE, 3.5 if matters else 0.5, "a normalisation over one element passes nothing on")
         ),
-        data={"locates": matters},
+        data={"locates": matters, "phase": Phase.FORWARD.value},
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ckptdoctor.model import Cause, Evidence, Finding, Severity
+from ckptdoctor.model import Cause, Evidence, Finding, Phase, Severity
 from ckptdoctor.rules.batches.input_scale import rms
 from ckptdoctor.rules.parts import maybe_spec, replay_of, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
@@ -70,6 +70,7 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
             (Cause.VANISHING_GRADIENTS, 0.8 if stuck else 0.0, "flat units pass no gradient"),
             (Cause.ACTIVATION, 0.7 if stuck else 0.0, "flat units pass no gradient"),
         ),
+        data={"phase": Phase.FORWARD.value},
     )
 
 

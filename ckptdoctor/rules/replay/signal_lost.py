@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ckptdoctor.model import Cause, Evidence, Finding, Severity
+from ckptdoctor.model import Cause, Evidence, Finding, Phase, Severity
 from ckptdoctor.rules.parts import replay_of, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
 from ckptdoctor.rules.standstill import standstill
@@ -78,7 +78,7 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
                         (Cause.ACTIVATION, 0.0 if plain else 0.8, f"{a.layer} throws the signal away"),
                         (Cause.VANISHING_GRADIENTS, 0.4, f"{a.layer} passes no gradient"),
                     ),
-                    data={"locates": plain},
+                    data={"locates": plain, "phase": Phase.FORWARD.value},
                 )
                 return
             before = a.row_std

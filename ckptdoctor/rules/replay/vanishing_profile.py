@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ckptdoctor.model import Cause, Evidence, Finding, Severity
+from ckptdoctor.model import Cause, Evidence, Finding, Phase, Severity
 from ckptdoctor.rules.parts import replay_of, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
 from ckptdoctor.rules.standstill import standstill
@@ -58,4 +58,5 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         threshold=limits["vanishing"] if ratio < 1 else limits["exploding"],
         unit="first ÷ last layer",
         votes=votes((cause, weight, f"gradients {word} along the depth")),
+        data={"phase": Phase.BACKWARD.value},
     )
