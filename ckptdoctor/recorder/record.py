@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,7 @@ class Kept:
         start: the state before the first of `batches`; None if there is none.
         now: the present state.
         seed_names: whose states the batches carry. signature: type specs the step was traced for.
+        optimizer: the model's, or that of a loop of the user's own.
     """
 
     model: Any
@@ -83,6 +85,7 @@ class Kept:
     now: Snapshot | None
     seed_names: Sequence[tuple[str | None, int]]
     signature: tuple[Any, Any, Any]
+    optimizer: Any = None
 
 
 @dataclass(slots=True)
@@ -96,18 +99,19 @@ class Piece:
 
 
 def save_checkpoint(
-    directory: RunDirectory, model: Any, snapshot: Snapshot, kind: str, *, finite: bool = True
+    directory: RunDirectory, model: Any, snapshot: Snapshot, kind: str, *, optimizer: Any = None, finite: bool = True
 ) -> Saved:
     """Save the model as it is now; `snapshot` describes that state.
 
-    A model that Keras cannot describe as a configuration is saved as weights alone.
+    A model that Keras cannot describe as a configuration is saved as weights alone. The state of an optimizer that the
+    model does not know of, in a loop of the user's own, is saved where a compiled model's would be.
 
     Raises:
         OSError: the file could not be written.
     """
     ending = "" if kind in ("rolling", "window", "final") else f"_{kind}"
     stem = f"checkpoints/epoch_{snapshot.epoch:03d}_step_{snapshot.step:08d}{ending}"
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _knowing(model, optimizer):
         warnings.simplefilter("ignore")
         try:
             path = directory.write(f"{stem}.keras", model.save)
@@ -116,6 +120,19 @@ def save_checkpoint(
         except Exception:  # noqa: BLE001 - whatever a user's get_config raises
             path = directory.write(f"{stem}.weights.h5", model.save_weights)
     return Saved(f"checkpoints/{path.name}", snapshot.step, snapshot.epoch, kind, finite, snapshot.seeds)
+
+
+@contextlib.contextmanager
+def _knowing(model: Any, optimizer: Any) -> Iterator[None]:
+    """Let a model that has no optimizer have this one meanwhile, past Keras' tracking of attributes."""
+    if optimizer is None or getattr(model, "optimizer", None) is not None:
+        yield
+        return
+    object.__setattr__(model, "optimizer", optimizer)
+    try:
+        yield
+    finally:
+        vars(model).pop("optimizer", None)
 
 
 def write_evidence(directory: RunDirectory, kept: Kept, reason: Reason | None) -> Piece:
@@ -131,7 +148,10 @@ def write_evidence(directory: RunDirectory, kept: Kept, reason: Reason | None) -
 
     def present() -> None:
         if kept.now is not None:
-            done.checkpoints.append(save_checkpoint(directory, kept.model, kept.now, kind, finite=kind != "failed"))
+            saved = save_checkpoint(
+                directory, kept.model, kept.now, kind, optimizer=kept.optimizer, finite=kind != "failed"
+            )
+            done.checkpoints.append(saved)
 
     def before() -> None:
         if kept.start is None or kept.state is None or kept.now is None or not kept.batches:
@@ -139,7 +159,7 @@ def write_evidence(directory: RunDirectory, kept: Kept, reason: Reason | None) -
         done.window = _window_document(kept.start, kept)
         kept.state.restore(kept.start)
         try:
-            saved = save_checkpoint(directory, kept.model, kept.start, "window")
+            saved = save_checkpoint(directory, kept.model, kept.start, "window", optimizer=kept.optimizer)
         finally:
             kept.state.restore(kept.now)
         done.checkpoints.append(saved)

@@ -200,7 +200,7 @@ class Session:
         self._save_cost = self._last_save - now
 
     def _save_rolling(self, snapshot: Snapshot) -> None:
-        new = save_checkpoint(self._directory, self._model, snapshot, "rolling")
+        new = save_checkpoint(self._directory, self._model, snapshot, "rolling", optimizer=self._optimizer)
         self._last_saved_step = snapshot.step
         self._saved = [*(s for s in self._saved if s.path != new.path), new]
         old, self._saved = self._saved[:-2], self._saved[-2:]
@@ -250,7 +250,7 @@ class Session:
         if self._state is not None:
             now = self._state.snapshot(self.step, self._completed)
         start, batches = window or (None, [])
-        kept = Kept(self._model, self._state, start, batches, now, self.seed_names, self.signature)
+        kept = Kept(self._model, self._state, start, batches, now, self.seed_names, self.signature, self._optimizer)
         status = "finished" if reason is None else "failed" if reason.is_failure else "interrupted"
         directory, usable = self._directory, self._usable
         for attempt in range(2):

@@ -18,6 +18,7 @@ from ckptdoctor.replay.failure import CannotReplay
 from ckptdoctor.replay.heads import head_fix
 from ckptdoctor.replay.lab import CLEARLY_LEARNT
 from ckptdoctor.replay.labelrange import bad_label_rows, label_point
+from ckptdoctor.replay.repeat import repeat_window
 from ckptdoctor.replay.reproduce import RunOutcome, run
 from ckptdoctor.replay.request import ReplayRequest
 from ckptdoctor.replay.session import Session, Start, prepare, start_states
@@ -88,6 +89,10 @@ def reproduce(session: Session, starts: list[Start]) -> tuple[RunOutcome, Start]
     """Run from each state in turn until one fails; without a failure the first run counts."""
     first: tuple[RunOutcome, Start] | None = None
     batches = session.recording.batches
+    if session.request.window is not None:
+        once = repeat_window(session, starts[0], session.request.window)
+        if once.failed_step is not None or once.error:
+            return once, starts[0]
     limit = session.request.steps
     if not session.request.failed:
         limit = min(limit, CYCLES_WITHOUT_FAILURE * len(batches))

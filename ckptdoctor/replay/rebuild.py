@@ -339,13 +339,21 @@ def _loss_weights(config: Mapping[str, Any] | None, outputs: list[str]) -> tuple
 
 
 def output_names(model: Any) -> list[str]:
-    """Names of the model's outputs, as `compile` takes them."""
-    return list(getattr(model, "output_names", None) or ["output"])
+    """Names of the model's outputs, as `compile` takes them: where it returns a mapping, its keys."""
+    return mapping_keys(model, "_outputs_struct") or list(getattr(model, "output_names", None) or ["output"])
 
 
 def input_names(model: Any) -> list[str]:
-    """Names of the model's inputs, empty for subclassed models."""
-    return list(getattr(model, "input_names", None) or [])
+    """Names of the model's inputs, where it takes a mapping its keys; empty for subclassed models."""
+    named = mapping_keys(model, "_inputs_struct") or list(getattr(model, "input_names", None) or [])
+    return named or [str(t.name) for t in getattr(model, "inputs", None) or []]
+
+
+def mapping_keys(model: Any, attribute: str) -> list[str]:
+    """Keys of a flat mapping that a functional model takes or returns, in the order Keras flattens it: sorted."""
+    struct = getattr(model, attribute, None)
+    flat = isinstance(struct, Mapping) and not any(isinstance(v, (Mapping, list, tuple)) for v in struct.values())
+    return sorted(str(k) for k in struct) if flat and struct is not None else []
 
 
 def head_layer(model: Any, n: int = 0) -> Any | None:

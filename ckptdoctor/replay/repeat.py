@@ -20,24 +20,45 @@ from ckptdoctor.replay.state import put
 
 MAX_VARIABLES = 64  # the recorder lists as many
 SECONDS = 60.0
+MOST_XLA = 100  # layers; XLA compiles some ten of them a second
 
 
 def repeat_window(session: Session, start: Start, window: RecordedWindow) -> RunOutcome:
     """Take the recorded steps once, in order, and hand over how they compare with what was recorded."""
     batches = session.recording.batches
     session.reporter.stage(f"repeating the {len(batches)} recorded steps {window.first_step} to {window.last_step}")
-    eager = _was_eager(session)
-    with tf.device(session.device), session.step.op_by_op(wanted=eager):
-        outcome = run(session.step, start.snapshot, batches, len(batches), deadline=time.monotonic() + SECONDS)
-        variables = _nonfinite_after(session, outcome)
-    session.reporter.found(repeat=_compared(session, window, outcome, variables))
+    mode = _mode(session)
+    try:
+        outcome, variables = _take(session, start, mode)
+    except (tf.errors.OpError, ValueError, TypeError, NotImplementedError):
+        if mode != "xla":
+            raise
+        mode = "graph"  # XLA does not compile everything that a step may hold
+        outcome, variables = _take(session, start, mode)
+    session.reporter.found(repeat=_compared(session, window, outcome, variables, mode))
     return outcome
 
 
-def _was_eager(session: Session) -> bool:
-    """Whether the steps were taken op by op; a loop of the user's own is taken to be, which hides no NaN in a fused op."""
+def _take(session: Session, start: Start, mode: str) -> tuple[RunOutcome, tuple[str, ...]]:
+    batches = session.recording.batches
+    with tf.device(session.device), session.step.taken_as(mode):
+        outcome = run(session.step, start.snapshot, batches, len(batches), deadline=time.monotonic() + SECONDS)
+        if outcome.error and mode == "xla":
+            raise ValueError(outcome.error)
+        return outcome, _nonfinite_after(session, outcome)
+
+
+def _mode(session: Session) -> str:
+    """How the steps are taken: as training took them.
+
+    A loop of the user's own is taken op by op, where no fused op hides a NaN. XLA is used where training used it on the
+    same kind of device, and where compiling takes seconds.
+    """
     training = session.request.training
-    return bool(training.run_eagerly) or training.loop == "custom"
+    if training.run_eagerly or training.loop == "custom":
+        return "eager"
+    same_device = ("GPU" in session.request.environment.get("devices", "")) == session.device.startswith("GPU")
+    return "xla" if training.jit_compile and same_device and len(session.step.owners.layers) <= MOST_XLA else "graph"
 
 
 def _nonfinite_after(session: Session, outcome: RunOutcome) -> tuple[str, ...]:
@@ -54,7 +75,9 @@ def _nonfinite_after(session: Session, outcome: RunOutcome) -> tuple[str, ...]:
     return tuple(found[:MAX_VARIABLES])
 
 
-def _compared(session: Session, window: RecordedWindow, outcome: RunOutcome, variables: tuple[str, ...]) -> Repeat:
+def _compared(
+    session: Session, window: RecordedWindow, outcome: RunOutcome, variables: tuple[str, ...], mode: str
+) -> Repeat:
     request = session.request
     failed = None if outcome.failed_step is None else window.first_step + outcome.failed_step
     recorded = dict(window.losses)
@@ -77,19 +100,19 @@ def _compared(session: Session, window: RecordedWindow, outcome: RunOutcome, var
         seeds=len(window.seeds) - len(session.seeds_lost),
         variables=variables,
         variables_agree=_same(variables, request.recorded_variables) if known else None,
-        honoured=tuple(_honoured(session, window)),
-        not_honoured=tuple(_not_honoured(session, window)),
+        honoured=tuple(_honoured(session, window, mode)),
+        not_honoured=tuple(_not_honoured(session, window, mode)),
     )
 
 
 def _same(mine: Sequence[str], theirs: Sequence[str]) -> bool:
-    """Whether two lists of paths name the same weights: a rebuilt model may lack the model's own name in front."""
+    """Whether two lists of paths name the same weights: the model's own name in front may be absent, or another."""
     return len(mine) == len(theirs) and all(
-        f"/{a}".endswith(f"/{b}") or f"/{b}".endswith(f"/{a}") for a, b in zip(mine, theirs, strict=True)
+        {a, a.partition("/")[2]} & {b, b.partition("/")[2]} for a, b in zip(mine, theirs, strict=True)
     )
 
 
-def _honoured(session: Session, window: RecordedWindow) -> Iterator[str]:
+def _honoured(session: Session, window: RecordedWindow, mode: str) -> Iterator[str]:
     training = session.request.training
     if session.step.dialect.loss_scale(session.rebuilt.model.optimizer) is not None:
         yield "the loss scale"
@@ -97,13 +120,15 @@ def _honoured(session: Session, window: RecordedWindow) -> Iterator[str]:
         yield f"gradients accumulated over {training.gradient_accumulation_steps} steps"
     if window.sample_weight is not None:
         yield "sample weights"
-    if window.traced_as and not _was_eager(session):
+    if window.traced_as and mode == "graph":
         yield "the shapes the step was compiled for"
+    if mode == "xla":
+        yield "XLA"
     if window.stored_as:
         yield f"{', '.join(sorted(set(window.stored_as.values())))} as the step saw it"
 
 
-def _not_honoured(session: Session, window: RecordedWindow) -> Iterator[str]:
+def _not_honoured(session: Session, window: RecordedWindow, mode: str) -> Iterator[str]:
     """What differs from training, in words that complete 'Not repeated:'."""
     request, training, model = session.request, session.request.training, session.rebuilt.model
     if training.replicas > 1:
@@ -111,8 +136,8 @@ def _not_honoured(session: Session, window: RecordedWindow) -> Iterator[str]:
             f"{training.replicas} replicas (the whole batch was taken on one device, so batch statistics and dropout masks "
             "are those of the whole batch)"
         )
-    if training.jit_compile:
-        yield "XLA (jit_compile: training compiled the step with it, so that last digits may differ)"
+    if training.jit_compile and mode != "xla":
+        yield "XLA (jit_compile), which rounds otherwise and draws other dropout masks"
     if training.loop == "custom":
         yield "the loop of your own (the step is Keras' own, with the compiled loss and optimizer)"
     elif type(model).train_step is not session.rebuilt.dialect.keras.Model.train_step and _own_step(model):

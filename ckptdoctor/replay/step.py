@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from ckptdoctor.replay.batches import Batch
 from ckptdoctor.replay.dialect import Dialect, raw
 from ckptdoctor.replay.losses import LossPlan
 from ckptdoctor.replay.naming import Ownership, ownership
-from ckptdoctor.replay.rebuild import head_activation
+from ckptdoctor.replay.rebuild import head_activation, mapping_keys
 from ckptdoctor.replay.state import all_variables
 
 LOSS, ACCURACY, GRADIENT_BAD, WEIGHT_BAD, SCALE, RATE, WEIGHT_NORM = range(7)
@@ -124,9 +124,10 @@ class TrainingStep:
         self._prepare_blocks()
         half = any(v.dtype.size < 4 for v in self.raw_trainable)
         self._slot_limit = SLOT_LIMIT_HALF if half else SLOT_LIMIT
+        self._input_keys = mapping_keys(model, "_inputs_struct")
         self._accuracy = _accuracy_of(model, plan)
         self._compiled = tf.function(self._measure, jit_compile=False, reduce_retracing=True)
-        self._eager = False
+        self._runner: Callable[..., Any] = self._compiled
 
     # --- learning rate ------------------------------------------------------------------------
 
@@ -169,16 +170,24 @@ class TrainingStep:
 
     # --- the step -----------------------------------------------------------------------------
 
+    def _arranged(self, inputs: tuple[Any, ...]) -> Any:
+        """Inputs as the model takes them: one, a list, or a mapping."""
+        if len(self._input_keys) == len(inputs):
+            return dict(zip(self._input_keys, inputs, strict=True))
+        return inputs[0] if len(inputs) == 1 else list(inputs)
+
     def forward(self, inputs: tuple[Any, ...], *, training: bool) -> Any:
         """The model's output(s)."""
-        x = inputs[0] if len(inputs) == 1 else list(inputs)
+        x = self._arranged(inputs)
         return self.model(x, training=training)
 
     def loss(self, inputs: tuple[Any, ...], targets: tuple[Any, ...], weight: Any, prediction: Any) -> Any:
         """The scalar loss, regularisation included, as Keras adds it up."""
-        x = inputs[0] if len(inputs) == 1 else list(inputs)
+        x = self._arranged(inputs)
         y = None if not targets else targets[0] if len(targets) == 1 else list(targets)
-        weight = list(weight) if isinstance(weight, tuple) else weight
+        if isinstance(weight, tuple):
+            by_name = isinstance(prediction, dict)
+            weight = dict(zip(sorted(prediction), weight, strict=True)) if by_name else list(weight)
         return self.model.compute_loss(x=x, y=y, y_pred=prediction, sample_weight=weight)
 
     def gradients(self, inputs: tuple[Any, ...], targets: tuple[Any, ...], weight: Any) -> tuple[Any, Any, list[Any]]:
@@ -257,7 +266,7 @@ class TrainingStep:
         if not self.trainable:
             return tf.zeros((0,), tf.float64)
         table = tf.stack([tf.stack([block[n] for n in self._sorted]) for block in blocks], axis=1)
-        sums = tf.math.segment_sum(table, tf.constant(self._owner_of_sorted))
+        sums = tf.math.unsorted_segment_sum(table, self._owner_of_sorted, len(self.owners.trained))  # known to XLA
         return tf.reshape(tf.sqrt(tf.transpose(sums)), (-1,))
 
     def __call__(self, batch: Batch) -> Measured:
@@ -270,8 +279,7 @@ class TrainingStep:
 
     def take_prepared(self, prepared: tuple[tuple[Any, ...], tuple[Any, ...], Any]) -> Measured:
         """The same with a batch that `tensors` made."""
-        taken = self._measure(*prepared) if self._eager else self._compiled(*prepared)
-        measured = Measured(taken.numpy(), len(self.owners.trained))
+        measured = Measured(self._runner(*prepared).numpy(), len(self.owners.trained))
         if not measured.gradient_norm < self._slot_limit:  # a square of it may have overflowed a second moment
             measured.slot_bad = self._slots_bad()
         return measured
@@ -281,13 +289,16 @@ class TrainingStep:
         self._compiled.get_concrete_function(inputs, targets, weight)
 
     @contextlib.contextmanager
-    def op_by_op(self, *, wanted: bool = True) -> Iterator[None]:
-        """Take steps eagerly meanwhile."""
-        self._eager = wanted
+    def taken_as(self, mode: str) -> Iterator[None]:
+        """Take steps meanwhile as `graph`, `eager` (op by op) or `xla` (compiled by XLA, which draws other random numbers)."""
+        if mode == "eager":
+            self._runner = self._measure
+        elif mode == "xla":
+            self._runner = tf.function(self._measure, jit_compile=True)
         try:
             yield
         finally:
-            self._eager = False
+            self._runner = self._compiled
 
 
 def tensors(batch: Batch) -> tuple[tuple[Any, ...], tuple[Any, ...], Any]:
