@@ -11,6 +11,7 @@ from ckptdoctor.report.document.tensors import LayerView, layers_of
 from ckptdoctor.report.escape import markdown as md
 from ckptdoctor.report.escape import markdown_code as code
 from ckptdoctor.report.escape import markdown_fence as fence
+from ckptdoctor.report.recording import recorded
 
 MOST_CHARACTERS = 59_000  # GitHub refuses a comment of 65,536 characters; trackers that count bytes get some room
 _LONGEST_TEXT = 600  # of one stranger's text
@@ -135,7 +136,7 @@ def _layer_row(view: LayerView) -> tuple[str, ...]:
 
 def _when(report: Report) -> str:
     log, timeline = main_log(report), report.evidence.timeline
-    lines = [_text(story.when(report.diagnosis.origin))]
+    lines = [_text(story.when(report.diagnosis.origin)), _text(recorded(report))]
     if not isinstance(log, Missing) and (bad := first_nonfinite(log)) is not None and bad.first_nonfinite:
         step, value = bad.first_nonfinite
         lines.append(

@@ -14,6 +14,7 @@ from ckptdoctor.report.charts.bars import share
 from ckptdoctor.report.charts.lines import LineChart
 from ckptdoctor.report.document.run import main_log
 from ckptdoctor.report.document.tensors import census_of, layers_of, parameters
+from ckptdoctor.report.recording import recorded
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,7 @@ class Page:
     optimizer: tuple[tuple[str, str], ...]
     log: curves.LogView | None
     strip: curves.Strip | None
+    recorded: str
     growth: tuple[str, ...]
     timeline_notes: tuple[str, ...]
     heat: tuple[heat.HeatMap, ...]
@@ -157,6 +159,7 @@ def build_page(report: Report) -> Page:
         optimizer=tuple(_optimizer(report)),
         log=view,
         strip=strip,
+        recorded=recorded(report),
         growth=() if isinstance(timeline, Missing) else story.growth(timeline)[:3],
         timeline_notes=() if isinstance(timeline, Missing) else timeline.notes,
         heat=heat.heat_maps(report),

@@ -26,6 +26,7 @@ from ckptdoctor.model import (
     TimelinePoint,
 )
 from ckptdoctor.report import numbers
+from ckptdoctor.report.recording import repeated, training_versions
 
 GRADE_WORDS: dict[Grade, str] = {
     Grade.CONFIRMED: "reproduced or observed directly",
@@ -159,7 +160,7 @@ def outcome(experiment: Experiment) -> Outcome:
 
 
 def replay_sentence(report: Report) -> str:
-    """What replay showed, in one sentence."""
+    """What replay showed, in a few sentences."""
     replay = report.evidence.replay
     if isinstance(replay, Missing):
         return f"Not replayed: {replay.reason}."
@@ -171,7 +172,8 @@ def replay_sentence(report: Report) -> str:
         ReplayStatus.FAILED: f"The replay failed: {replay.reason.rstrip('.')}.",
     }[replay.status]
     more = replay.disagreement.rstrip(".")
-    return f"{sentence} {more[:1].upper()}{more[1:]}." if more else sentence
+    parts = (sentence, repeated(replay.repeat), f"{more[:1].upper()}{more[1:]}." if more else "")
+    return " ".join(part for part in parts if part)
 
 
 # --- what was not checked ------------------------------------------------------------------------
@@ -237,6 +239,7 @@ def versions(report: Report) -> Iterator[tuple[str, str]]:
     census = report.evidence.census
     if not isinstance(census, Missing) and not isinstance(census.info.keras_version, Missing):
         yield "Keras that saved it", census.info.keras_version
+    yield from training_versions(report)
     replay = report.evidence.replay
     if not isinstance(replay, Missing):
         for name, version in replay.environment.items():

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from ckptdoctor.model import Cause, Missing, RankedCause, Report, Severity, Status
 from ckptdoctor.report import numbers, story
 from ckptdoctor.report.escape import block, line
+from ckptdoctor.report.recording import recorded
 
 DEFAULT_WIDTH = 80
 MIN_WIDTH = 40
@@ -173,6 +174,7 @@ def _where_and_when(report: Report, page: _Page) -> None:
     page.field("When", story.when(origin))
     if story.where(origin) or story.when(origin):
         page.field("Known by", origin.how, "dim")
+    page.field("Recorded", recorded(report))
 
 
 def _replay(report: Report, page: _Page) -> None:

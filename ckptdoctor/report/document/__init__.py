@@ -69,6 +69,7 @@ DOCUMENT = Record(
         Field("log", Optional(run.LOG), "the most informative log", run.main_log),
         Field("other_logs", List(run.LOG), "the other logs", run.other_logs),
         Field("batches", Optional(run.BATCHES), "the last batches", _evidence("batches")),
+        Field("recorder", Optional(run.RECORDER), "what the flight recorder wrote", run.recorder_of),
         Field("replay", Optional(judgement.REPLAY), "the replay of the last batches", _evidence("replay")),
         plain("findings", List(judgement.FINDING), "what the rules found"),
         plain("skipped", List(judgement.SKIPPED), "rules that were not run"),

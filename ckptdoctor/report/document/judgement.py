@@ -172,6 +172,26 @@ BASELINE = Record(
     ),
 )
 
+REPEAT = Record(
+    "repeat",
+    "The steps that the flight recorder kept, taken once more.",
+    (
+        plain("outcome", Choice(("same step", "other step", "finite", "not used")), "where it failed now"),
+        plain("reason", TEXT, "why it was not used"),
+        plain("first_step", Optional(INTEGER), "first training step of the recording"),
+        plain("last_step", Optional(INTEGER), "its last one"),
+        plain("failed_step", Optional(INTEGER), "the training step that failed now"),
+        plain("compared", INTEGER, "finite steps whose loss was compared with the recorded one"),
+        plain("equal", INTEGER, "how many of them were equal to the last bit"),
+        plain("difference", Optional(REAL), "largest relative difference between the two"),
+        plain("seeds", INTEGER, "random generators whose state was put back"),
+        plain("variables", List(TEXT), "non-finite weights after the failing step, at most 64"),
+        plain("variables_agree", Optional(FLAG), "whether they are the recorded ones"),
+        plain("honoured", List(TEXT), "what of the training was repeated exactly"),
+        plain("not_honoured", List(TEXT), "what was not"),
+    ),
+)
+
 REPLAY = Record(
     "replay",
     "The replay of the last batches.",
@@ -193,6 +213,7 @@ REPLAY = Record(
         plain("initial_loss", Optional(REAL), "loss before the first step"),
         plain("prediction_std", Optional(REAL), "how much predictions differ between rows"),
         plain("target_std", Optional(REAL), "the same of the targets"),
+        plain("repeat", Optional(REPEAT), "how the flight recorder's steps were repeated; null without a recording"),
         plain("learns", Optional(FLAG), "whether the unchanged run learns"),
         plain("skill", Optional(SKILL), "of the run's recorded end state"),
         plain("baseline", Optional(BASELINE), "the unchanged run, repeated for comparison"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ckptdoctor.model import Missing, Report, Series, Status, Timeline, TrainingLog
 from ckptdoctor.report.document.kinds import (
     FLAG,
@@ -219,6 +221,49 @@ def _pairs(title: str, doc: str, first: str, second: str) -> Record:
     )
 
 
+# --- recorder --------------------------------------------------------------------------------------------------
+
+RECORDER = Record(
+    "recorder",
+    "What the flight recorder wrote in recorder.json.",
+    (
+        plain("source", TEXT, "its path"),
+        plain("status", TEXT, "running (the process was killed), failed, interrupted or finished"),
+        plain("kind", TEXT, "what ended it: loss, weights, gradients, signal, exception, exit, or empty"),
+        plain("text", TEXT, "the same in words"),
+        plain("step", Optional(INTEGER), "training step it ended with"),
+        plain("epoch", Optional(INTEGER), "its epoch, counted from 0"),
+        plain("batch", Optional(INTEGER), "its batch within the epoch"),
+        plain("loss", Optional(REAL), "its loss"),
+        plain("variables", List(TEXT), "non-finite weights after it, at most 64"),
+        plain("steps_taken", INTEGER, "training steps taken"),
+        plain(
+            "window",
+            Optional(
+                Record(
+                    "recorded_window",
+                    "What was kept to repeat the last steps.",
+                    (
+                        plain("checkpoint", TEXT, "state before the first of them"),
+                        plain("batches", TEXT, "their batches"),
+                        plain("first_step", INTEGER, "the first of them"),
+                        plain("last_step", INTEGER, "the last of them"),
+                    ),
+                )
+            ),
+            "what was kept to repeat the last steps",
+        ),
+        plain("environment", Table(TEXT), "versions and devices of the training"),
+        plain("problems", List(TEXT), "what could not be kept"),
+    ),
+)
+
+
+def recorder_of(report: Report) -> Any:
+    """What the recorder wrote; None, which is no gap, for a run without it."""
+    return None if report.evidence.files.recorder is None else report.evidence.recorder
+
+
 FILES = Record(
     "files",
     "What was found, used and ignored.",
@@ -226,6 +271,7 @@ FILES = Record(
         Field("checkpoints", List(TEXT), "candidates", lambda r: r.evidence.files.checkpoints),
         Field("logs", List(TEXT), "logs", lambda r: r.evidence.files.logs),
         Field("batches", List(TEXT), "recorded batches", lambda r: r.evidence.files.batches),
+        Field("recorder", Optional(TEXT), "the flight recorder's recorder.json", lambda r: r.evidence.files.recorder),
         Field(
             "ignored",
             List(_pairs("ignored_file", "A file that was not used.", "path", "reason")),
