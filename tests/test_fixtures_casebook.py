@@ -35,11 +35,27 @@ def listing() -> list[dict[str, str]]:
     return [dict(zip(("name", "category", "half", "family"), row, strict=True)) for row in rows]
 
 
-def test_every_cause_has_cases_in_both_halves(listing):
+def test_every_cause_has_cases_in_both_halves_and_both_reported_ones(listing):
     halves = defaultdict(set)
     for row in listing:
         halves[row["category"]].add(row["half"])
-    assert dict(halves) == {name: {"a", "b"} for name in (*(c.value for c in FAULTS), "healthy")}
+    assert dict(halves) == {name: {"a", "b", "c", "d"} for name in (*(c.value for c in FAULTS), "healthy")}
+
+
+def test_halves_a_and_b_are_those_they_always_were():
+    families = ("far too large for SGD", "percent for a sigmoid", "just above the stable step")
+    assert [half_of(family) for family in families] == ["b", "a", "a"]
+    assert half_of("one story") in "ab"
+    assert half_of("one story", reported=True) in "cd"
+
+
+def test_the_reported_cases_are_many_and_most_name_who_reported_them(listing):
+    reported = [row for row in listing if row["name"].startswith("rep_")]
+    faulty = {row["family"] for row in reported if row["category"] != "healthy"}
+    assert {row["half"] for row in reported} == {"c", "d"}
+    assert len(faulty) >= 36
+    assert sum(row["category"] == "healthy" for row in reported) >= 20
+    assert all(family.startswith("reported: ") for family in faulty)
 
 
 def test_there_are_at_least_sixty_faults_and_each_cause_has_several_stories(listing):
@@ -56,7 +72,7 @@ def test_a_family_is_of_one_cause_and_in_one_half(listing):
     for row in listing:
         seen[row["family"]].add((row["category"], row["half"]))
     assert all(len(pairs) == 1 for pairs in seen.values())
-    assert all(row["half"] == half_of(row["family"]) for row in listing)
+    assert all(row["half"] == half_of(row["family"], reported=row["name"].startswith("rep_")) for row in listing)
 
 
 @pytest.mark.parametrize(

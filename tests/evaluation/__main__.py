@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.evaluation.cases import EvaluationCase, find_cases
 from tests.evaluation.metamorphic import metamorphic
 from tests.evaluation.running import MATRIX, Answer, Setting, ask_all
-from tests.evaluation.scoring import CaseScore, score
+from tests.evaluation.scoring import UNSEEN, CaseScore, score
 from tests.evaluation.tables import (
     MATRIX_HEAD,
     case_line,
@@ -47,7 +47,11 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
         action="store_true",
         help="check that renaming changes nothing and that less evidence flips nothing",
     )
-    parser.add_argument("--half", choices=("a", "b"), help="one half of the case book")
+    parser.add_argument(
+        "--half",
+        choices=("a", "b", "c", "d"),
+        help="one half of the case book, or of its reported cases (c; d, of which only figures are shown)",
+    )
     parser.add_argument(
         "--only", action="append", default=[], metavar="PATTERN", help="cases whose name matches; may be repeated"
     )
@@ -82,7 +86,8 @@ def evaluate(cases: Sequence[EvaluationCase], setting: Setting, options: argpars
     scores = []
     for answer in ask_all(cases, setting, jobs=options.jobs, timeout=options.timeout):
         scores.append(judged(answer))
-        print(case_line(scores[-1]), flush=True)
+        if scores[-1].half != UNSEEN:
+            print(case_line(scores[-1]), flush=True)
         if options.documents and answer.document is not None:
             folder = options.documents / setting.name.replace(" ", "_").replace(",", "")
             folder.mkdir(parents=True, exist_ok=True)

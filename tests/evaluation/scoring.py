@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 ECE_BINS = 10
+UNSEEN = "d"
+"""The half of which only figures are shown, never a single case."""
 CERTAIN = 0.5
 """Confidence from which on a verdict counts as a certainty in the metamorphic checks."""
 
@@ -260,11 +262,12 @@ def by_cause(scores: Sequence[CaseScore]) -> dict[str, Totals]:
 
 
 def confusions(scores: Sequence[CaseScore]) -> dict[tuple[str, str], list[str]]:
-    """(true cause, named cause) → names of the cases that were got wrong, most frequent first."""
+    """(true cause, named cause) → names of the cases that were got wrong, most frequent first; those of `UNSEEN` stay unnamed."""
     wrong: dict[tuple[str, str], list[str]] = {}
     for s in scores:
         if not s.right:
-            wrong.setdefault((s.category, s.cause if s.status != "healthy" else "healthy"), []).append(s.name)
+            name = s.name if s.half != UNSEEN else f"one of half {UNSEEN}"
+            wrong.setdefault((s.category, s.cause if s.status != "healthy" else "healthy"), []).append(name)
     return dict(sorted(wrong.items(), key=lambda item: (-len(item[1]), item[0])))
 
 

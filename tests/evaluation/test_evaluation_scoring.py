@@ -194,6 +194,11 @@ def test_confusions_name_what_was_taken_for_what():
     assert confusions(wrong) == {("healthy", "labels"): ["b"], ("labels", "optimizer"): ["a"]}
 
 
+def test_confusions_of_the_half_that_is_only_counted_name_no_case():
+    wrong = [score("secret", truth(half="d"), document("optimizer"), replay=False, seconds=1.0, error=None)]
+    assert confusions(wrong) == {("labels", "optimizer"): ["one of half d"]}
+
+
 def test_renaming_must_keep_verdict_confidence_and_layer():
     assert renamed_differs(document(), document(layer="amber_3"), {"out": "amber_3"}) == ""
     assert "verdict" in renamed_differs(document(), document("optimizer"))
