@@ -123,6 +123,31 @@ def weighted(run: Path) -> None:
     fit(run, model, as_arrays(x, (np.arange(len(x)) % 3).astype("int32")), class_weight={0: 1.0, 1: 2.0, 2: 0.5})
 
 
+def bfloat(run: Path) -> None:
+    """Inputs of a dtype that npz cannot hold."""
+    x, y = data()
+    rows = tf.data.Dataset.from_tensor_slices((tf.cast(x, tf.bfloat16), y)).batch(BATCH)
+    fit(run, compiled(), {"x": rows})
+
+
+@keras.saving.register_keras_serializable("recorded_failures")
+class Noise(keras.layers.Layer):
+    """Draws from Keras' global generator, having none of its own."""
+
+    def call(self, x):
+        return x + keras.random.normal(keras.ops.shape(x))
+
+
+def global_generator(run: Path) -> None:
+    keras.utils.set_random_seed(8)
+    fit(run, compiled(keras.Sequential([keras.Input((6,)), Noise(), keras.layers.Dense(1)])), as_arrays(*data()))
+
+
+def finished(run: Path) -> None:
+    """Nothing breaks."""
+    fit(run, compiled(), as_arrays(*data(None)), epochs=2)
+
+
 def hidden(run: Path) -> None:
     """A NaN input that fused operations turn into 0: the loss stays finite, the kernel's row does not."""
     keras.utils.set_random_seed(1)
@@ -183,6 +208,9 @@ MAKERS = {
     "several_by_name": lambda run: several(run, "dict"),
     "several_in_a_list": lambda run: several(run, "list"),
     "weighted": weighted,
+    "bfloat16": bfloat,
+    "global_generator": global_generator,
+    "finished": finished,
     "hidden": hidden,
     "mirrored": mirrored,
     "custom": custom,
