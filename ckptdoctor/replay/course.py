@@ -91,7 +91,7 @@ def reproduce(session: Session, starts: list[Start]) -> tuple[RunOutcome, Start]
     batches = session.recording.batches
     if session.request.window is not None:
         once = repeat_window(session, starts[0], session.request.window)
-        if once.failed_step is not None or once.error:
+        if once is not None and once.failed_step is not None:
             return once, starts[0]
     limit = session.request.steps
     if not session.request.failed:
@@ -152,7 +152,7 @@ def report_run(session: Session, outcome: RunOutcome, start: Start) -> None:
     failed = outcome.failed_step is not None
     if outcome.error and outcome.error_batch is not None:
         raise CannotReplay(_refused_batch(outcome), ReplayStatus.FAILED)
-    note = "graph, labels as on a GPU" if session.rebuilt.labels is not None else "graph"
+    note = f"{session.mode}, labels as on a GPU" if session.rebuilt.labels is not None else session.mode
     session.reporter.found(
         status=ReplayStatus.REPRODUCED if failed else ReplayStatus.NOT_REPRODUCED,
         start=start.state,

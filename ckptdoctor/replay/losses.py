@@ -211,7 +211,8 @@ def rebuild_optimizer(dialect: Dialect, config: JsonObject | None, known: Mappin
     entry = (config or {}).get("optimizer") or (config or {}).get("optimizer_config")
     if entry is None:
         raise CannotReplay(
-            "the file does not record the optimizer; replay needs a checkpoint saved from a compiled model"
+            "the file does not record the optimizer; replay needs a checkpoint saved from a compiled model, or "
+            "--build MODULE:FUNCTION that returns one, compiled as the training did"
         )
     if isinstance(entry, Mapping):
         bad = [p for p in compile_problems(entry, root="optimizer") if p.subject not in known]

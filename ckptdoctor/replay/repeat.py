@@ -14,27 +14,41 @@ from typing import Any
 import tensorflow as tf
 
 from ckptdoctor.model import RecordedWindow, Repeat
+from ckptdoctor.replay.failure import brief
 from ckptdoctor.replay.reproduce import RunOutcome, run
 from ckptdoctor.replay.session import Session, Start
 from ckptdoctor.replay.state import put
 
 MAX_VARIABLES = 64  # the recorder lists as many
 SECONDS = 60.0
+_ERRORS = (tf.errors.OpError, ValueError, TypeError, NotImplementedError, AttributeError)
 MOST_XLA = 100  # layers; XLA compiles some ten of them a second
 
 
-def repeat_window(session: Session, start: Start, window: RecordedWindow) -> RunOutcome:
-    """Take the recorded steps once, in order, and hand over how they compare with what was recorded."""
-    batches = session.recording.batches
-    session.reporter.stage(f"repeating the {len(batches)} recorded steps {window.first_step} to {window.last_step}")
+def repeat_window(session: Session, start: Start, window: RecordedWindow) -> RunOutcome | None:
+    """Take the recorded steps once, in order, and hand over how they compare with what was recorded.
+
+    Returns:
+        how they went; None where they could not be taken to their end, which is then said.
+    """
+    session.reporter.stage(f"repeating the recorded steps {window.first_step} to {window.last_step}")
     mode = _mode(session)
     try:
-        outcome, variables = _take(session, start, mode)
-    except (tf.errors.OpError, ValueError, TypeError, NotImplementedError):
-        if mode != "xla":
-            raise
-        mode = "graph"  # XLA does not compile everything that a step may hold
-        outcome, variables = _take(session, start, mode)
+        try:
+            outcome, variables = _take(session, start, mode)
+        except _ERRORS:
+            if mode != "xla":
+                raise
+            mode = "graph"  # XLA does not compile everything that a step may hold
+            outcome, variables = _take(session, start, mode)
+    except _ERRORS as error:
+        session.reporter.found(repeat=Repeat("not used", f"they cannot be taken ({brief(error, 160)})"))
+        return None
+    if outcome.out_of_time and outcome.failed_step is None:
+        reason = f"{outcome.steps} of {len(window.rows)} steps took {outcome.seconds:.0f} seconds"
+        session.reporter.found(repeat=Repeat("not used", reason))
+        return None
+    session.mode = mode
     session.reporter.found(repeat=_compared(session, window, outcome, variables, mode))
     return outcome
 
@@ -43,7 +57,7 @@ def _take(session: Session, start: Start, mode: str) -> tuple[RunOutcome, tuple[
     batches = session.recording.batches
     with tf.device(session.device), session.step.taken_as(mode):
         outcome = run(session.step, start.snapshot, batches, len(batches), deadline=time.monotonic() + SECONDS)
-        if outcome.error and mode == "xla":
+        if outcome.error:
             raise ValueError(outcome.error)
         return outcome, _nonfinite_after(session, outcome)
 
@@ -139,7 +153,7 @@ def _not_honoured(session: Session, window: RecordedWindow, mode: str) -> Iterat
     if training.jit_compile and mode != "xla":
         yield "XLA (jit_compile), which rounds otherwise and draws other dropout masks"
     if training.loop == "custom":
-        yield "the loop of your own (the step is Keras' own, with the compiled loss and optimizer)"
+        yield "the loop of your own (the step is Keras' own, with the loss and the optimizer that --build compiled)"
     elif type(model).train_step is not session.rebuilt.dialect.keras.Model.train_step and _own_step(model):
         yield "the model's own train_step (the step is Keras' own)"
     if session.rebuilt.plan.substituted:

@@ -14,6 +14,7 @@ from ckptdoctor.model import (
     Missing,
     ModelSpec,
     RecordedWindow,
+    Repeat,
     ReplayStatus,
     StartState,
 )
@@ -41,6 +42,7 @@ class Session:
     notes: list[str] = field(default_factory=list)
     loaded: dict[str, tuple[Snapshot, LoadReport]] = field(default_factory=dict)
     seeds_lost: list[str] = field(default_factory=list)
+    mode: str = "graph"  # how the run's steps were taken
 
     def state_of(self, reference: CheckpointRef) -> tuple[Snapshot, LoadReport]:
         """Weights and slots of a checkpoint, loaded once.
@@ -71,7 +73,8 @@ def prepare(request: ReplayRequest, reporter: Reporter) -> Session:
     assert request.batches is not None
     recording, window_problem = as_recorded(load_recording(request.batches, spec_of(request)), request.window)
     if window_problem:
-        request = replace(request, window=None, window_unused=window_problem)
+        request = replace(request, window=None)
+        reporter.found(repeat=Repeat("not used", window_problem))
     dialect = choose_dialect(request)
     with tf.device(device):
         rebuilt = rebuild(request, dialect, recording)
