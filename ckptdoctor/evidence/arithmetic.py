@@ -64,10 +64,45 @@ _ACTIVATIONS = {
 }
 _NEVER_NEGATIVE = frozenset({"abs", "absolute", "square", "norm", "relu", "relu6", "var", "std", "softsquare"})
 _KEEPS = frozenset(
-    """sum mean max min amax amin sqrt cast reshape expanddims squeeze getitem transpose broadcastto repeat concatenate
-    reducesum reducemean reducemax reducemin average maximum minimum dropout flatten permute globalaveragepooling1d
-    globalaveragepooling2d globalmaxpooling1d globalmaxpooling2d maxpooling1d maxpooling2d averagepooling1d
-    averagepooling2d identity stopgradient repeatvector""".split()
+    {
+        "sum",
+        "mean",
+        "max",
+        "min",
+        "amax",
+        "amin",
+        "sqrt",
+        "cast",
+        "reshape",
+        "expanddims",
+        "squeeze",
+        "getitem",
+        "transpose",
+        "broadcastto",
+        "repeat",
+        "concatenate",
+        "reducesum",
+        "reducemean",
+        "reducemax",
+        "reducemin",
+        "average",
+        "maximum",
+        "minimum",
+        "dropout",
+        "flatten",
+        "permute",
+        "globalaveragepooling1d",
+        "globalaveragepooling2d",
+        "globalmaxpooling1d",
+        "globalmaxpooling2d",
+        "maxpooling1d",
+        "maxpooling2d",
+        "averagepooling1d",
+        "averagepooling2d",
+        "identity",
+        "stopgradient",
+        "repeatvector",
+    }
 )
 _DIVIDES = frozenset({"divide", "truediv", "truedivide", "realdiv", "div"})
 _LOGARITHMS = frozenset({"log", "log2", "log10"})
@@ -108,7 +143,7 @@ class _Reader:
             dtype = self._dtype(layer)
             self.dtypes[layer.name] = dtype
             self._inherit(layer, dtype)
-            yield from self._poles(layer, dtype)
+            yield from self._poles(layer)
             yield from self._overflows(layer, dtype)
             self.bounds[layer.name] = self._bound(layer, dtype)
 
@@ -141,23 +176,21 @@ class _Reader:
             if operand.layer in self.huge and (name in _KEEPS | _SUMS | _PRODUCTS or name == "where"):
                 self.huge.setdefault(layer.name, self.huge[operand.layer])
 
-    def _poles(self, layer: LayerSpec, dtype: str) -> Iterator[Hazard]:
+    def _poles(self, layer: LayerSpec) -> Iterator[Hazard]:
         name = operation(layer)
         operands = layer.operands
         if name in _DIVIDES and len(operands) == 2:
-            yield from self._pole(layer, "division", operands[1], dtype, Bound.UNDERFLOWS, "divides by")
+            yield from self._pole(layer, "division", operands[1], Bound.UNDERFLOWS, "divides by")
         elif name in _POLE_AT_ZERO and operands:
-            yield from self._pole(layer, "division", operands[0], dtype, Bound.UNDERFLOWS, "divides by")
+            yield from self._pole(layer, "division", operands[0], Bound.UNDERFLOWS, "divides by")
         elif name in _LOGARITHMS and operands:
-            yield from self._pole(layer, "logarithm", operands[0], dtype, Bound.POSITIVE, "takes the logarithm of")
+            yield from self._pole(layer, "logarithm", operands[0], Bound.POSITIVE, "takes the logarithm of")
         elif operands and (name in _ROOTS or (name in ("power", "pow") and _fraction(operands))):
             lost = self.lost.get(operands[0].layer or "")
             if lost is None:  # a lost epsilon under a root is told at the division behind it
-                yield from self._pole(layer, "root", operands[0], dtype, Bound.UNDERFLOWS, "takes the root of")
+                yield from self._pole(layer, "root", operands[0], Bound.UNDERFLOWS, "takes the root of")
 
-    def _pole(
-        self, layer: LayerSpec, kind: str, operand: Operand, dtype: str, enough: Bound, does: str
-    ) -> Iterator[Hazard]:
+    def _pole(self, layer: LayerSpec, kind: str, operand: Operand, enough: Bound, does: str) -> Iterator[Hazard]:
         if operand.layer is None:
             return
         bound = self.bounds.get(operand.layer, Bound.ANY)

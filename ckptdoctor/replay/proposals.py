@@ -17,6 +17,7 @@ from ckptdoctor.replay.propose_model import (
     stable_loss,
 )
 from ckptdoctor.replay.propose_optimizer import adam, clipping, epsilon, rates_far, rates_near, slots, smaller_rates
+from ckptdoctor.replay.propose_structure import structure
 from ckptdoctor.replay.situation import LOSS_OPS, Maker, Situation, any_nonfinite, layer_formula
 
 
@@ -69,6 +70,7 @@ def _collapse_order(at: Situation) -> list[Maker]:
         activations,
         initial,
         rates_near,
+        structure,
         adam,
         rates_far,
         clipping,

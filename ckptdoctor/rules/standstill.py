@@ -30,7 +30,12 @@ MOVING = 0.05  # relative fall of the loss over the last half that counts as bei
 LITTLE_BETTER = 0.88  # of the constant's loss: what a model reaches by learning noise by heart; measured
 EASY = 0.5  # share of the targets that simple models explain, above which the task counts as easy; hand-chosen
 MIN_ROWS = 96  # recorded rows; with fewer the permutation spread covers ordinary data
+MIN_SKILL_ROWS = 32  # recorded rows below which a skill may be chance and does not overrule the log; hand-chosen
 FAR_FROM_EASY = 0.7  # of the constant's loss: a third explained where simple models explain nearly all; hand-chosen
+FAR_BELOW = 0.65  # of the targets' variation that simple models explain out of sample and the model does not; measured:
+# healthy runs with such a gap still fall by a fifth over their last half
+SLOW = 0.06  # relative fall over the last half below which such a run is not on its way; measured, as above
+LONG = 8  # epochs from which a fall of SLOW is more than noise
 FAR_ABOVE = 5.0  # times a guessed constant's loss that leave no doubt; hand-chosen
 CONSTANT = 1e-3  # spread of predictions ÷ spread of targets below which the output is one value; hand-chosen
 
@@ -61,8 +66,10 @@ def standstill(evidence: Evidence) -> Standstill | None:
     skill = evidence.replay.skill if isinstance(evidence.replay, Replay) else None
     if skill is not None:
         told = _by_skill(skill, evidence)
-        if told is not None or _shows_skill(skill):
+        if told is not None:
             return told
+        if _shows_skill(skill) and _rows(evidence) >= MIN_SKILL_ROWS:
+            return None if _well(skill) else _far_below_easy(evidence)
     return _by_log(evidence)
 
 
@@ -117,6 +124,30 @@ def _shows_skill(skill: Skill) -> bool:
         and not _constant(skill)
     )
     return by_score or by_loss
+
+
+def _rows(evidence: Evidence) -> int:
+    """Recorded rows the skill was measured on; many where that is not known."""
+    sizes = [a.shape[0] * a.shape[1] for a in getattr(evidence.batches, "targets", ()) if len(a.shape) > 1]
+    return max(sizes, default=MIN_ROWS)
+
+
+def _well(skill: Skill) -> bool:
+    """The end state explains half or more: whatever simple models reach, this one is on its feet."""
+    return skill.score is not None and skill.score >= 0.5
+
+
+def _far_below_easy(evidence: Evidence) -> Standstill | None:
+    """A model with some skill that stands far below what simple models reach on the same rows."""
+    series, constant = training_loss(evidence), trivial_loss(evidence)
+    if series is None or series.axis != "epoch" or constant is None or constant[0] <= 0 or len(series.values) < 3:
+        return None
+    fall, last = late_fall(series), median(series.values[-3:])
+    if fall is None:
+        return None
+    text = f"The loss stands at {last:.4g} over its last epochs; always predicting one value gives {constant[0]:.4g} ({constant[1]})."
+    told = _by_association(evidence, last / constant[0], fall, text)
+    return told if told is not None and told.kind == "fails_an_easy_task" else None
 
 
 def _constant(skill: Skill) -> bool:
@@ -207,8 +238,9 @@ def _by_association(evidence: Evidence, ratio: float, fall: float, text: str) ->
     if above < 2.5 and measured.score < 0.03 and ratio > LITTLE_BETTER:
         more = " Simple models do no better than chance either: inputs do not predict targets."
         return Standstill("chance", text + more, ratio, LITTLE_BETTER, unit, 0.85)
-    much_worse = ratio > LITTLE_BETTER or (measured.score - (1 - ratio) > 0.6 and fall <= 0.6 * MOVING)
-    if measured.score > EASY and fall <= MOVING and much_worse and _epochs(evidence) >= 6:
+    gap, epochs = measured.score - (1 - ratio), _epochs(evidence)
+    far = gap > FAR_BELOW and fall <= (SLOW if epochs >= LONG else 0.6 * MOVING)
+    if measured.score > EASY and epochs >= 6 and (far or (ratio > LITTLE_BETTER and fall <= MOVING)):
         more = f" Simple models explain {measured.score:.0%} of the same targets."
         return Standstill("fails_an_easy_task", text + more, ratio, LITTLE_BETTER, unit, 0.85)
     return None

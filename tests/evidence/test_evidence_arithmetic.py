@@ -162,7 +162,8 @@ def test_keras_2_stores_operations_by_their_symbol():
         }
     )
     divide, subtract = spec.layer("tf.math.truediv"), spec.layer("tf.math.subtract")
-    assert divide is not None and subtract is not None
+    assert divide is not None
+    assert subtract is not None
     assert divide.operands == (Operand("raw"), Operand("tf.math.reduce_sum"))
     assert subtract.operands == (Operand(number=1.0), Operand("tf.math.truediv"))
     assert kinds(spec) == [("tf.math.truediv", "division")]

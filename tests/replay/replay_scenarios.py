@@ -290,6 +290,21 @@ def keras_2_one_element(_keras, rng):
     return model, x, x.sum(axis=(2, 3, 4))[..., None]
 
 
+@run
+def place_pooled_away(keras, rng):
+    """The target is where the bright spot stands, and global pooling forgets where."""
+    place = rng.integers(0, 36, (12, 16))
+    x = 0.05 * rng.normal(size=(12, 16, 36)).astype("float32")
+    np.put_along_axis(x, place[..., None], 1.0, axis=-1)
+    given = keras.Input((6, 6, 1), name="image")
+    found = keras.layers.Conv2D(4, 1, activation="relu", name="conv")(given)
+    model = keras.Model(
+        given, keras.layers.Dense(1, name="out")(keras.layers.GlobalAveragePooling2D(name="pool")(found))
+    )
+    model.compile(keras.optimizers.Adam(0.01), "mse")
+    return model, x.reshape(12, 16, 6, 6, 1), (place % 6 > 2).astype("float32")[..., None]
+
+
 def save(folder, model, x, y):
     (folder / "checkpoints").mkdir(parents=True)
     legacy = type(model).__module__.startswith("tf_keras")

@@ -86,3 +86,14 @@ def test_a_missing_custom_loss_is_substituted_suspected_and_never_reproduced(run
     )
     assert found["stable_loss"].removes_failure
     assert found["replace_loss"].learns
+
+
+def test_pooling_that_forgets_where_is_opened(runs):
+    result, found = tried(runs / "place_pooled_away")
+    assert ReplayStatus.NOT_REPRODUCED is result.status
+    flattened = found["structure_pooling"]
+    assert flattened.learns
+    assert "pool" == flattened.layer
+    assert Cause.ARCHITECTURE is flattened.cause
+    assert "Flatten" in flattened.code
+    assert not any(found[key].learns for key in found if key.startswith(("lr", "clip", "optimizer")))

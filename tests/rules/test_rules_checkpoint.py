@@ -11,16 +11,18 @@ from making import (
     fingerprint,
     gradient,
     layer,
+    log,
     loss,
     optimizer,
     point,
+    series,
     spec,
     state,
     tensor,
     timeline,
     units,
 )
-from table import Row, fires, stays_silent
+from table import Row, fires, run, stays_silent
 
 from ckptdoctor.model import Cause, Operand, Pattern, Problem, ProblemKind, Role, Severity, Status
 
@@ -434,3 +436,32 @@ def test_fires(row: Row):
 @pytest.mark.parametrize("row", ROWS + MALICE, ids=lambda r: r.code)
 def test_stays_silent_on_a_near_miss(row: Row):
     stays_silent(row)
+
+
+def test_the_first_layer_of_a_hand_set_initialiser_is_named_though_a_later_one_is_further_off():
+    drawn = {"kernel_initializer": {"class_name": "RandomNormal", "config": {"stddev": 1.0, "seed": None}}}
+    usual = {"kernel_initializer": {"class_name": "HeNormal", "config": {}}}
+    stack = spec(
+        layer("pre", config=usual), layer("h1", config=drawn), layer("h2", config=drawn), layer("out", units=1)
+    )
+    weights = census(
+        tensor("pre/kernel", shape=(10, 10), rms=0.45),
+        tensor("h1/kernel", shape=(10, 64), rms=1.0),
+        tensor("h2/kernel", shape=(64, 64), rms=1.0),
+        iterations=0,
+    )
+    (finding,) = run("CKD119", evidence(census=weights, spec=stack))
+    assert finding.layer == "h1"
+    assert "h2/kernel was 5.7 times" in finding.message
+
+
+def test_a_loss_of_zero_names_the_single_unit_it_cannot_see():
+    logs = log(series(values=(0.0,) * 5), series("accuracy", (0.3, 0.3, 0.4, 0.3, 0.3)))
+    (finding,) = run(
+        "CKD215", evidence(logs=logs, census=census(tensor("h/kernel"), tensor("out/kernel", shape=(64, 1))))
+    )
+    assert finding.layer == "out"
+    (finding,) = run(
+        "CKD215", evidence(logs=logs, census=census(tensor("h/kernel"), tensor("out/kernel", shape=(64, 5))))
+    )
+    assert finding.layer is None

@@ -39,7 +39,7 @@ from ckptdoctor.model import (
     StepRecord,
     TensorGlimpse,
 )
-from ckptdoctor.model.replay import Skill
+from ckptdoctor.model.replay import Baseline, Skill
 
 BAD = census(tensor(nan=5))
 NAN = math.nan
@@ -74,6 +74,16 @@ def stuck(**parts):
         "batches": batches(y=classes()),
     }
     return evidence(**(fields | parts))
+
+
+FAR_BELOW = (2.1, 1.9, 1.85, 1.82, 1.81, 1.8, 1.8, 1.8)  # 0.78 of an even guess over ten classes, and no longer falling
+EASY = Association("ridge regression", 0.95, 0.0, 0.02, 256)
+HARD = Association("ridge regression", 0.30, 0.0, 0.02, 256)
+
+
+def few_rows():
+    """Eight recorded rows: what a model seems to know of them may be chance."""
+    return batches(array(shape=(8, 1, 10)), classes(shape=(8, 1, 1)))
 
 
 def experiment(key: str, cause: Cause, *, removes: bool | None = True, learns: bool | None = True) -> Experiment:
@@ -132,6 +142,21 @@ ROWS = [
         "CKD203",
         lambda: evidence(logs=log(series(values=(1.0, 0.5, 4e6)))),
         lambda: evidence(logs=log(series(values=(1.0, 0.5, 40.0)))),
+        severity=Severity.ERROR,
+    ),
+    Row(
+        "CKD203",
+        lambda: evidence(logs=log(series(values=(3.0, 1.2, 0.9, 60.0, 12.0, 3.5, 3.1, 3.2)))),
+        lambda: evidence(logs=log(series(values=(3.0, 1.2, 0.9, 60.0, 12.0, 1.5, 1.1, 0.8)))),
+        severity=Severity.ERROR,
+        cause=Cause.LEARNING_RATE,
+        says="never came back below 3.1",
+    ),
+    Row(
+        "CKD203",
+        lambda: evidence(logs=log(series(values=(3.0, 1.2, 0.1, 5.0, 4.0, 3.5, 3.1, 3.2)))),
+        # the noise of a run that has converged: relative jumps of something tiny
+        lambda: evidence(logs=log(series(values=(3.0, 1e-3, 1e-6, 3e-4, 1e-4, 9e-5, 8e-5, 8e-5)))),
         severity=Severity.ERROR,
     ),
     Row(
@@ -463,6 +488,52 @@ ROWS = [
         lambda: standing_still(activity=(activity("a", spread=0.4), activity("pool", spread=0.0))),
         lambda: standing_still(activity=(activity("a", spread=0.4), activity("pool", spread=0.05))),
         says="After pool all rows look the same before training",
+    ),
+    Row(
+        "CKD503",
+        lambda: standing_still(
+            custom_loss="reward",
+            baseline=Baseline("first", None, 100, False, after=Skill(0.9)),
+            experiments=(experiment("lr/10", Cause.LEARNING_RATE, removes=None),),
+        ),
+        lambda: standing_still(
+            custom_loss="reward",
+            baseline=Baseline("first", None, 100, False, after=Skill(0.1)),
+            experiments=(experiment("lr/10", Cause.LEARNING_RATE, removes=None),),
+        ),
+        cause=Cause.LOSS_FUNCTION,
+        says="With the usual loss",
+    ),
+    Row(
+        "CKD503",
+        lambda: standing_still(experiments=(experiment("structure_pooling", Cause.ARCHITECTURE, removes=None),)),
+        lambda: standing_still(
+            experiments=(experiment("structure_pooling", Cause.ARCHITECTURE, removes=None, learns=False),)
+        ),
+        cause=Cause.ARCHITECTURE,
+    ),
+    Row(
+        "CKD502",
+        lambda: reproduced(
+            experiment("guard_operation", Cause.ARCHITECTURE),
+            experiment("lr/10", Cause.LEARNING_RATE, removes=False, learns=None),
+            phase=Phase.FORWARD,
+        ),
+        lambda: reproduced(experiment("guard_operation", Cause.ARCHITECTURE, removes=False, learns=None)),
+        cause=Cause.ARCHITECTURE,
+    ),
+    Row(
+        "CKD601",
+        lambda: stuck(batches=batches(y=classes(), association=EASY), logs=log(series(values=FAR_BELOW))),
+        lambda: stuck(batches=batches(y=classes(), association=HARD), logs=log(series(values=FAR_BELOW))),
+        severity=Severity.ERROR,
+        says="Simple models explain 95%",
+    ),
+    Row(
+        "CKD601",
+        lambda: stuck(replay=replay(skill=Skill(0.3, loss=1.5, trivial_loss=2.3)), batches=few_rows()),
+        lambda: stuck(replay=replay(skill=Skill(0.3, loss=1.5, trivial_loss=2.3))),
+        severity=Severity.ERROR,
     ),
     Row(
         "CKD601",

@@ -6,10 +6,13 @@ import math
 from collections.abc import Iterator
 
 from ckptdoctor.evidence.initializers import fans
-from ckptdoctor.model import Cause, Census, Evidence, Finding, Role, Severity, TensorStats, Timeline
+from ckptdoctor.model import Cause, Census, Evidence, Finding, ModelSpec, Role, Severity, TensorStats, Timeline
 from ckptdoctor.rules.parts import maybe_spec, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
 from ckptdoctor.rules.symptoms import went_nonfinite
+
+OFF = 1.5
+"""Times the usual spread from which a kernel counts as off beside others of the same initialiser; hand-chosen."""
 
 
 def initial_census(evidence: Evidence) -> Census | None:
@@ -72,7 +75,7 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     ]
     odd = [(t, r) for t in kernels if (r := _ratio(t)) > limits["large"] or r < limits["small"]]
     if odd:
-        yield _kernels(odd, len(kernels), evidence, limits)
+        yield _kernels(odd, kernels, evidence, limits)
     for t in judged:
         embedding = "embedding" in t.info.variable and (t.rms or 0.0) > limits["embedding"]
         bias = t.info.variable == "bias" and len(t.info.shape) == 1 and abs(t.mean or 0.0) > limits["bias"]
@@ -87,23 +90,52 @@ def _ratio(t: TensorStats) -> float:
     return float((t.std or 0.0) / math.sqrt(gain / max(fans(t.info.shape)[0], 1)))
 
 
-def _kernels(odd: list[tuple[TensorStats, float]], kernels: int, evidence: Evidence, limits: Limits) -> Finding:
+def _first_of_its_kind(t: TensorStats, kernels: list[TensorStats], evidence: Evidence) -> TensorStats:
+    """The first kernel that was drawn by the same hand-set initialiser and is off in the same direction."""
+    spec = maybe_spec(evidence)
+    drawn = _initialiser(spec, t.info.layer)
+    if spec is None or drawn is None:
+        return t
+    large = _ratio(t) > 1
+    order = {layer.name: n for n, layer in enumerate(spec.layers)}
+    alike = [
+        k
+        for k in kernels
+        if k.info.layer in order
+        and _initialiser(spec, k.info.layer) == drawn
+        and (_ratio(k) > OFF if large else _ratio(k) < 1 / OFF)
+    ]
+    return min(alike, key=lambda k: order[str(k.info.layer)], default=t)
+
+
+def _initialiser(spec: ModelSpec | None, layer: str | None) -> object:
+    known = spec.layer(layer) if spec is not None and layer is not None else None
+    config = known.config.get("kernel_initializer") if known is not None else None
+    if not isinstance(config, dict):
+        return config
+    return config.get("class_name"), {k: v for k, v in (config.get("config") or {}).items() if k != "seed"}
+
+
+def _kernels(
+    odd: list[tuple[TensorStats, float]], kernels: list[TensorStats], evidence: Evidence, limits: Limits
+) -> Finding:
     failing = went_nonfinite(evidence)
     t, ratio = max(odd, key=lambda o: o[1]) if failing else odd[0]
+    first = _first_of_its_kind(t, kernels, evidence)
     constant = ratio < 1e-6
     what = "constant" if constant else f"{ratio:.2g} times the usual spread"
-    most = len(odd) >= 0.5 * kernels
+    most = len(odd) >= 0.5 * len(kernels)
     loud = (
-        min(1.6 + 0.8 * abs(math.log10(ratio / limits["large" if ratio > 1 else "small"])), 3.0)
+        min((2.2 if most else 1.6) + 0.8 * abs(math.log10(ratio / limits["large" if ratio > 1 else "small"])), 3.0)
         if not constant
         else 3.0
     )
     return Finding(
         rule="CKD119",
         severity=Severity.WARNING,
-        message=f"Before training, {len(odd)} of {kernels} kernels had an unusual scale; {t.info.label} was {what}.",
-        layer=t.info.layer,
-        variable=t.info.variable,
+        message=f"Before training, {len(odd)} of {len(kernels)} kernels had an unusual scale; {t.info.label} was {what}.",
+        layer=first.info.layer,
+        variable=first.info.variable,
         step=0,
         measured=ratio,
         threshold=limits["large"] if ratio > 1 else limits["small"],
@@ -115,7 +147,11 @@ def _kernels(odd: list[tuple[TensorStats, float]], kernels: int, evidence: Evide
                 0.8 if not constant and ratio < 1 else 0.0,
                 "small initial kernels shrink signal and gradient",
             ),
-            (Cause.EXPLODING_GRADIENTS, 0.8 if ratio > 1 else 0.0, "large initial kernels grow signal and gradient"),
+            (
+                Cause.EXPLODING_GRADIENTS,
+                0.0 if ratio <= 1 else 0.3 if most else 0.8,  # where most are large, the growth has its explanation
+                "large initial kernels grow signal and gradient",
+            ),
         ),
     )
 

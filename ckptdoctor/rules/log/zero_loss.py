@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from statistics import median
 
-from ckptdoctor.model import Cause, Evidence, Finding, Severity
+from ckptdoctor.model import Cause, Census, Evidence, Finding, Role, Severity
 from ckptdoctor.rules.log.series import finite, loss
 from ckptdoctor.rules.parts import maybe_spec, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
@@ -47,11 +47,12 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     if len(values) < 2 or not hits or max(abs(v) for v in values) > limits["loss"] or median(hits) > limits["accuracy"]:
         return
     found = head(maybe_spec(evidence))
+    named = found[0].name if found is not None else _single_unit(evidence)
     yield Finding(
         rule="CKD215",
         severity=Severity.ERROR,
         message=f"{series.name} is {values[-1]:.2g} in every epoch although {accuracy.name} is {hits[-1]:.3g}: it does not see the error.",
-        layer=found[0].name if found is not None else None,
+        layer=named,
         measured=values[-1],
         threshold=limits["loss"],
         unit="loss",
@@ -61,3 +62,11 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
             (Cause.LABELS, 0.8, "the loss is zero for wrong predictions"),
         ),
     )
+
+
+def _single_unit(evidence: Evidence) -> str | None:
+    """Without a configuration: the last layer with a kernel, where it has one unit."""
+    if not isinstance(evidence.census, Census):
+        return None
+    kernels = [t for t in evidence.census.of_role(Role.WEIGHT) if len(t.info.shape) > 1]
+    return kernels[-1].info.layer if kernels and kernels[-1].info.shape[-1] == 1 else None

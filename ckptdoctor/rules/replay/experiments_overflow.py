@@ -14,6 +14,7 @@ CLIP = ("clip",)
 SCALE = ("standardise",)
 INPUTS = ("standardise_inputs",)
 DROP = ("drop_bad_rows", "impute_nan")
+OWN_CAUSE = ("output_activation", "guard_operation", "finite_mask")  # the experiment itself knows what it stands for
 SPECIFIC: dict[str, tuple[Cause, float]] = {
     # Changes that touch one thing only; when such a one heals it is nearly a proof.
     "stable_loss": (Cause.LOSS_FUNCTION, 3.0),
@@ -23,7 +24,10 @@ SPECIFIC: dict[str, tuple[Cause, float]] = {
     "float32": (Cause.MIXED_PRECISION, 4.0),
     "loss_scaling": (Cause.MIXED_PRECISION, 2.0),
     "epsilon": (Cause.OPTIMIZER, 2.0),
-    "reinitialise": (Cause.INITIALIZATION, 2.0),
+    "reinitialise": (Cause.INITIALIZATION, 3.0),
+    "guard_operation": (Cause.ARCHITECTURE, 2.5),
+    "finite_mask": (Cause.ARCHITECTURE, 2.5),
+    "layer_norm": (Cause.ARCHITECTURE, 2.5),
     "add_normalisation": (Cause.ARCHITECTURE, 0.8),
     "optimizer_": (Cause.OPTIMIZER, 0.8),
 }
@@ -141,9 +145,7 @@ def _specific(pattern: Pattern) -> list[tuple[Cause, float, str]]:
         healing = pattern.healing(prefix)
         if healing is not None:
             share = 0.5 if plain and cause is not Cause.LABELS else 1.0  # several changes heal: each proves less
-            cast.append(
-                (healing.cause if prefix == "output_activation" else cause, weight * share, f"{healing.change} heals")
-            )
+            cast.append((healing.cause if prefix in OWN_CAUSE else cause, weight * share, f"{healing.change} heals"))
         elif pattern.best(prefix) is Outcome.FAILS:
             cast.append((cause, -1.0, "the change that would remove it does not"))
     return cast

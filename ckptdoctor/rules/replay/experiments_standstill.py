@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ckptdoctor.model import Cause, Evidence, Finding, ReplayStatus, Severity
+from ckptdoctor.model import Cause, Evidence, Finding, Replay, ReplayStatus, Severity
 from ckptdoctor.rules.parts import replay_of, votes
 from ckptdoctor.rules.registry import Limits, rule
 from ckptdoctor.rules.replay.outcomes import Outcome, Pattern, outcome
 from ckptdoctor.rules.standstill import easy_for_simple_models, standstill
 
+CLEARLY = 0.5  # score of the stand-in run from which it counts as having learned; hand-chosen
 WEIGHTS: dict[str, tuple[Cause, float]] = {
     "lr*": (Cause.LEARNING_RATE, 2.2),
     "lr/": (Cause.LEARNING_RATE, 2.0),
@@ -24,6 +25,8 @@ WEIGHTS: dict[str, tuple[Cause, float]] = {
     "float32": (Cause.MIXED_PRECISION, 3.0),
     "epsilon": (Cause.OPTIMIZER, 1.5),
     "loss_scaling": (Cause.MIXED_PRECISION, 1.5),
+    "structure_": (Cause.ARCHITECTURE, 2.5),
+    "layer_norm": (Cause.ARCHITECTURE, 2.5),
 }
 
 
@@ -50,6 +53,9 @@ WEIGHTS: dict[str, tuple[Cause, float]] = {
 def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     replay = replay_of(evidence)
     if replay.status is ReplayStatus.REPRODUCED or not replay.experiments or standstill(evidence) is None:
+        return
+    if replay.custom_loss and _learns_unchanged(replay):
+        yield _loss_was_it(replay.custom_loss)
         return
     pattern = Pattern(replay)
     healing = [e for e in replay.experiments if outcome(e) is Outcome.HEALS and e.learns]
@@ -86,8 +92,32 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         rule="CKD503",
         severity=Severity.INFO,
         message=text,
-        layer=next((e.layer for e in healing if e.layer and e.key.startswith("output")), None),
+        layer=next(
+            (e.layer for e in healing if e.layer and e.key.startswith(("structure", "layer_norm", "output"))), None
+        ),
         measured=f"{len(healing)} of {len(replay.experiments)} experiments heal",
         votes=votes(*[(cause, weight, why) for cause, (weight, why) in cast.items()]),
         data={"confirms": proved[0].value} if proved is not None and proved[1][0] >= 1.5 and len(healing) <= 2 else {},
+    )
+
+
+def _learns_unchanged(replay: Replay) -> bool:
+    """The unchanged run, under the usual loss that stood in for its own, learns clearly."""
+    after = replay.baseline.after if replay.baseline is not None else None
+    return after is not None and after.score is not None and after.score >= CLEARLY
+
+
+def _loss_was_it(name: str) -> Finding:
+    """The stand-in for a loss whose code is not at hand is an experiment too: nothing but the loss was changed."""
+    return Finding(
+        rule="CKD503",
+        severity=Severity.INFO,
+        message=f"With the usual loss for its head in place of its own loss {name} the same run learns.",
+        measured="the unchanged run learns under another loss",
+        votes=votes(
+            (Cause.LOSS_FUNCTION, 3.0, f"only {name} was changed"),
+            (Cause.LABELS, -1.0, "the same targets can be learned"),
+            (Cause.ARCHITECTURE, -1.0, "the same model can learn"),
+        ),
+        data={"confirms": Cause.LOSS_FUNCTION.value},
     )

@@ -112,6 +112,7 @@ def _votes(bad: NonfinitePoint, growth: float | None, limit: float) -> tuple[Vot
             ),
             (Cause.ARCHITECTURE, 1.0, "born inside the model"),
             (Cause.LABELS, -1.5, "targets play no part in the forward pass"),
+            (Cause.LOSS_FUNCTION, -1.0, "the loss plays no part in the forward pass"),
             (Cause.DATA_NONFINITE, -1.5, "the inputs were finite"),
         ]
     elif bad.phase is Phase.BACKWARD:

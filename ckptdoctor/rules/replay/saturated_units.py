@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckptdoctor.model import Cause, Evidence, Finding, Phase, Severity
-from ckptdoctor.rules.batches.input_scale import rms
+from ckptdoctor.rules.batches.input_scale import LOOKUPS, feeds, rms
 from ckptdoctor.rules.parts import maybe_spec, replay_of, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
 from ckptdoctor.rules.standstill import standstill
@@ -48,7 +48,7 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         return
     stuck = standstill(evidence) is not None
     first = flat[0]
-    big = _inputs_are_large(evidence)
+    big = _inputs_are_large(evidence) and not feeds(spec, LOOKUPS)  # token ids are large and have no scale
     at_start = any(
         a.layer == first.layer and (a.saturated_fraction or 0.0) >= limits["fraction"] for a in replay.activity
     )
