@@ -205,7 +205,7 @@ class Seam:
         if tf.executing_eagerly():
             self._on_trace()
         flat = [[p for p in tf.nest.flatten(r, expand_composites=True) if p is not None] for r in replicas]
-        rows = tf.stack([_rows(f) for f in flat])
+        rows = tf.stack([_rows(r) for r in replicas])
         parts = flat[0] if len(flat) == 1 else [tf.concat(p, axis=0) for p in zip(*flat, strict=True)]
         generators = seed_generators(self._model)
         seeds = [tf.cast(tf.convert_to_tensor(state.value), tf.int64) for _, _, state in generators]
@@ -376,8 +376,14 @@ def _scalar(value: Any) -> Any:
     return tensor if tensor.shape.rank == 0 else tf.reduce_mean(tensor)
 
 
-def _rows(flat: list[Any]) -> Any:
-    first = tf.convert_to_tensor(flat[0])
+def _rows(data: Any) -> Any:
+    """Rows of the first tensor; those of a sparse or ragged one are not those of its parts."""
+    first = next(leaf for leaf in tf.nest.flatten(data) if leaf is not None)
+    if isinstance(first, tf.SparseTensor):
+        return tf.cast(first.dense_shape[0], tf.int64)
+    if isinstance(first, tf.RaggedTensor):
+        return tf.cast(first.nrows(), tf.int64)
+    first = tf.convert_to_tensor(first)
     return tf.shape(first, out_type=tf.int64)[0] if first.shape.rank != 0 else tf.constant(1, tf.int64)
 
 

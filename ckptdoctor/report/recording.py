@@ -32,17 +32,14 @@ def repeated(repeat: Repeat | None) -> str:
         return ""
     if repeat.outcome == "not used":
         return f"The recorded steps were not repeated exactly: {repeat.reason.rstrip('.')}."
-    steps = (
-        f"step {repeat.first_step}"
-        if repeat.first_step == repeat.last_step
-        else f"steps {repeat.first_step} to {repeat.last_step}"
-    )
+    one = repeat.first_step == repeat.last_step
+    steps = f"step {repeat.first_step} was" if one else f"steps {repeat.first_step} to {repeat.last_step} were"
     ends = {
         "same step": f"step {repeat.failed_step} fails as it did in training",
         "other step": f"step {repeat.failed_step} fails, which it did not in training",
         "finite": "none fails",
     }[repeat.outcome]
-    parts = [f"The recorded {steps} were repeated: {ends}{_losses(repeat)}."]
+    parts = [f"The recorded {steps} repeated: {ends}{_losses(repeat)}."]
     if repeat.variables_agree is False:
         parts.append("Other weights are non-finite after it than were recorded.")
     if repeat.seeds:

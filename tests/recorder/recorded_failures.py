@@ -143,6 +143,34 @@ def global_generator(run: Path) -> None:
     fit(run, compiled(keras.Sequential([keras.Input((6,)), Noise(), keras.layers.Dense(1)])), as_arrays(*data()))
 
 
+@keras.saving.register_keras_serializable("recorded_failures")
+class OwnStep(keras.Model):
+    """A train_step of one's own, which does what Keras' does."""
+
+    def train_step(self, batch):
+        x, y = batch
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(tf.square(self(x, training=True) - y))
+        gradients = tape.gradient(loss, self.trainable_variables)
+        self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
+        return {"loss": loss}
+
+
+def own_step(run: Path) -> None:
+    base = network()
+    fit(run, compiled(OwnStep(base.inputs, base.outputs)), as_arrays(*data()))
+
+
+def sparse(run: Path) -> None:
+    """Sparse inputs, which are stored padded with zeros."""
+    x, y = data()
+    x = np.where(np.abs(x) > 1, x, 0).astype("float32")
+    keras.utils.set_random_seed(9)
+    model = keras.Sequential([keras.Input((6,), sparse=True), keras.layers.Dense(4), keras.layers.Dense(1)])
+    rows = tf.data.Dataset.from_tensor_slices((x, y)).batch(BATCH).map(lambda a, b: (tf.sparse.from_dense(a), b))
+    fit(run, compiled(model), {"x": rows})
+
+
 def finished(run: Path) -> None:
     """Nothing breaks."""
     fit(run, compiled(), as_arrays(*data(None)), epochs=2)
@@ -210,6 +238,8 @@ MAKERS = {
     "weighted": weighted,
     "bfloat16": bfloat,
     "global_generator": global_generator,
+    "own_step": own_step,
+    "sparse": sparse,
     "finished": finished,
     "hidden": hidden,
     "mirrored": mirrored,

@@ -22,6 +22,7 @@ from ckptdoctor.replay.request import request_from
 OPTIONS = {
     "custom": {"build": "recorded_failures:build_for_custom"},
     "global_generator": {"custom_objects": "recorded_failures"},
+    "own_step": {"custom_objects": "recorded_failures"},
 }
 
 

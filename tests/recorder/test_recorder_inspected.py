@@ -118,6 +118,17 @@ def test_two_replicas_are_taken_as_one_batch_and_that_is_said(runs):
     assert any("2 replicas" in text for text in repeat["not_honoured"])
 
 
+@pytest.mark.parametrize(
+    ("name", "what"), [("own_step", "the model's own train_step"), ("sparse", "ragged or sparse x (padded with zeros)")]
+)
+def test_what_cannot_be_repeated_as_it_was_is_said_beside_how_near_it_comes(runs, name, what):
+    result = found(runs, name)
+    repeat = result["repeat"]
+    assert (result["status"], repeat["outcome"], repeat["failed_step"]) == ("reproduced", "same step", 7)
+    assert repeat["difference"] <= 1e-5
+    assert any(what in text for text in repeat["not_honoured"])
+
+
 def test_a_run_that_did_not_fail_is_repeated_and_stays_finite(runs):
     result = found(runs, "finished")
     repeat = result["repeat"]
