@@ -5,6 +5,7 @@ Each run breaks at step 7 (8 where the short last batch is the bad one) unless i
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -130,6 +131,34 @@ def bfloat(run: Path) -> None:
     fit(run, compiled(), {"x": rows})
 
 
+def overflow(run: Path) -> None:
+    """An exponential that overflows after some steps: which step, depends on every dropout mask before it."""
+    keras.utils.set_random_seed(12)
+    layers = [keras.layers.Dense(8, activation="exponential", name="grows"), keras.layers.Dropout(0.5)]
+    model = keras.Sequential([keras.Input((6,)), *layers, keras.layers.Dense(1, name="head")])
+    fit(run, compiled(model, optimizer=keras.optimizers.SGD(0.05)), as_tf_data(*data(None)))
+
+
+def scaled(run: Path) -> None:
+    """A loss scale that grows every other step."""
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        inner = keras.optimizers.Adam(0.01)
+        optimizer = keras.optimizers.LossScaleOptimizer(inner, initial_scale=2.0**8, dynamic_growth_steps=2)
+        fit(run, compiled(optimizer=optimizer), as_arrays(*data()))
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+def moved_aside(run: Path) -> None:
+    """A failure, and then a second run in its directory: what is left here is what was moved aside."""
+    both = run.parent / "both"
+    fit(both, compiled(), as_arrays(*data()))
+    fit(both, compiled(), as_arrays(*data(None)), epochs=1)
+    next(both.glob("failure_step_*")).rename(run)
+    shutil.rmtree(both)
+
+
 @keras.saving.register_keras_serializable("recorded_failures")
 class Noise(keras.layers.Layer):
     """Draws from Keras' global generator, having none of its own."""
@@ -236,6 +265,9 @@ MAKERS = {
     "several_by_name": lambda run: several(run, "dict"),
     "several_in_a_list": lambda run: several(run, "list"),
     "weighted": weighted,
+    "overflow": overflow,
+    "scaled": scaled,
+    "moved_aside": moved_aside,
     "bfloat16": bfloat,
     "global_generator": global_generator,
     "own_step": own_step,

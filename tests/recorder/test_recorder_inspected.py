@@ -24,7 +24,7 @@ HERE = Path(__file__).parent
 BITWISE = (
     "arrays", "generator", "tf_data", "py_dataset", "jit", "eager", "steps_per_execution", "accumulation", "short_batch",
     "mixed", "validation", "resumed", "several_by_name", "several_in_a_list", "weighted", "bfloat16", "global_generator",
-    "hidden", "custom",
+    "hidden", "custom", "scaled", "moved_aside", "overflow",
 )  # fmt: skip
 FAILING_STEP = {"short_batch": 8, "validation": 10, "resumed": 16}
 MIRRORED_TOLERANCE = 1e-5  # relative: two sums of half a batch each are not one sum of the whole batch
@@ -78,8 +78,8 @@ def recorded(runs: Path, name: str) -> dict:
 @pytest.mark.parametrize("name", BITWISE)
 def test_the_same_step_fails_and_every_loss_before_it_is_equal_to_the_last_bit(runs, name):
     result, document = found(runs, name), recorded(runs, name)
-    repeat, step = result["repeat"], FAILING_STEP.get(name, 7)
-    assert document["reason"]["step"] == step
+    repeat, step = result["repeat"], document["reason"]["step"]
+    assert name == "overflow" or step == FAILING_STEP.get(name, 7)  # where it overflows, the machine may decide
     assert result["status"] == "reproduced"
     assert (repeat["outcome"], repeat["failed_step"]) == ("same step", step)
     finite = step - document["window"]["first_step"] + (document["reason"]["kind"] != "loss")
@@ -94,12 +94,17 @@ def test_the_same_weights_are_non_finite_after_it(runs, name):
     assert [v.split("/")[-2:] for v in repeat["variables"]] == [v.split("/")[-2:] for v in variables]
 
 
-@pytest.mark.parametrize("name", [*BITWISE, "mirrored"])
+@pytest.mark.parametrize("name", sorted({*BITWISE, "mirrored"} - {"overflow"}))
 def test_the_first_bad_place_is_the_row_that_broke_training(runs, name):
     point = found(runs, name)["first_bad"]
     variable = {"weighted": "x", "hidden": "x", "several_by_name": "y_0", "several_in_a_list": "y_0"}.get(name, "y")
     row = {"short_batch": 69 % 8, "validation": 25 % 8}.get(name, 60 % 8)
     assert (point["phase"], point["variable"], point["rows"]) == ("input", variable, [row])
+
+
+def test_an_overflow_that_every_dropout_mask_led_to_is_found_in_its_layer(runs):
+    point = found(runs, "overflow")["first_bad"]
+    assert (point["phase"], point["layer"], point["op"]) == ("forward", "grows", "Exp")
 
 
 @pytest.mark.parametrize("name", BITWISE)
