@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import tensorflow as tf
 
+from ckptdoctor.evidence.batch_reading import natural_key
 from ckptdoctor.model import RecordedArgument, RecordedWindow
 from ckptdoctor.recorder.rng import restore_seed_states
 from ckptdoctor.replay.batches import Recording
 from ckptdoctor.replay.step import TrainingStep
+
+NOT_IN_NPZ = ("bfloat16", "float8_e4m3fn", "float8_e5m2")
 
 
 def as_recorded(recording: Recording, window: RecordedWindow | None) -> tuple[Recording, str]:
@@ -33,14 +35,15 @@ def as_recorded(recording: Recording, window: RecordedWindow | None) -> tuple[Re
     targets = _places(recording.target_names, window.y) if window.y is not None else []
     if inputs is None or targets is None:
         return recording, "the batches hold other arrays than it names"
-    assert window.y is not None or not targets
-    dtypes = tuple(window.stored_as.get(key) for key in window.x.keys)
+    weights = _weight_places(window)
+    dtypes = tuple(d if (d := window.stored_as.get(key)) in NOT_IN_NPZ else None for key in window.x.keys)
     batches = tuple(
         replace(
             b,
             inputs=tuple(b.inputs[i] for i in inputs),
             targets=tuple(b.targets[i] for i in targets),
-            input_dtypes=dtypes if any(d in ("bfloat16", "float16") for d in dtypes) else (),
+            weight=tuple(b.weight[i] for i in weights) if isinstance(b.weight, tuple) and weights else b.weight,
+            input_dtypes=dtypes if any(dtypes) else (),
         )
         for b in recording.batches
     )
@@ -56,19 +59,31 @@ def _places(stored: Sequence[str], argument: RecordedArgument) -> list[int] | No
     return [list(stored).index(key) for key in argument.keys]
 
 
+def _weight_places(window: RecordedWindow) -> list[int]:
+    """Where among the stored sample weights, which are read in the order of their names, that of each target stands."""
+    weights, y = window.sample_weight, window.y
+    if weights is None or y is None or len(weights.keys) != len(y.keys):
+        return []
+    stored = sorted(weights.keys, key=natural_key)
+    by_name = set(weights.names) == set(y.names)
+    return [stored.index(weights.keys[weights.names.index(name) if by_name else n]) for n, name in enumerate(y.names)]
+
+
 def _names(argument: RecordedArgument, letter: str) -> tuple[str, ...]:
     """Names as `arrange` reads them: with the letter before the input's own, unsanitised name."""
     return tuple(argument.keys) if argument.form == "single" else tuple(f"{letter}_{n}" for n in argument.names)
 
 
-def trace_as_recorded(step: TrainingStep, window: RecordedWindow, recording: Recording) -> None:
+def trace_as_recorded(step: TrainingStep, window: RecordedWindow, recording: Recording) -> bool:
     """Compile the step for the static shapes that training compiled it for: other ones may take other kernels.
 
-    A signature that the rebuilt step does not take is passed over: the step is then compiled for the batches as they are.
+    Returns:
+        whether it was. A signature that the rebuilt step does not take is passed over: the step is then compiled for the
+        batches as they are, as it is where sample weights are given for each output.
     """
     batch = recording.batches[0]
     if not window.traced_as or isinstance(batch.weight, tuple):
-        return
+        return False
     traced = _traced(window.x, "x", window) | _traced(window.y, "y", window)
 
     def specs(arrays: Sequence[Any], names: Sequence[str]) -> tuple[Any, ...]:
@@ -81,8 +96,15 @@ def trace_as_recorded(step: TrainingStep, window: RecordedWindow, recording: Rec
     if batch.weight is not None and window.sample_weight is not None:
         shape = window.traced_as.get(window.sample_weight.keys[0], batch.weight.shape)
         weight = tf.TensorSpec(shape, batch.weight.dtype)
-    with contextlib.suppress(TypeError, ValueError, tf.errors.OpError):
-        step.trace_for(inputs, specs(batch.targets, recording.target_names), weight)
+    targets = specs(batch.targets, recording.target_names)
+    given = zip((*inputs, *targets), (*batch.inputs, *batch.targets), strict=True)
+    if not all(spec.shape.is_compatible_with(array.shape) for spec, array in given):
+        return False
+    try:
+        step.trace_for(inputs, targets, weight)
+    except (TypeError, ValueError, tf.errors.OpError):
+        return False
+    return True
 
 
 def _traced(

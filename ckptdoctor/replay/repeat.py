@@ -1,6 +1,6 @@
 """The flight recorder's steps, taken once more from the state before them: exactly as far as this can be done.
 
-Bits are equal where training ran Keras' own compiled step on one device without XLA, with the versions at hand. Whatever
+Bits are equal where training ran Keras' own step on one device, with the versions and the processor at hand. Whatever
 differs is said.
 """
 
@@ -20,7 +20,7 @@ from ckptdoctor.replay.session import Session, Start
 from ckptdoctor.replay.state import put
 
 MAX_VARIABLES = 64  # the recorder lists as many
-SECONDS = 60.0
+SECONDS = 40.0  # with the compilation this must stay below the silence that the parent takes for a hang
 _ERRORS = (tf.errors.OpError, ValueError, TypeError, NotImplementedError, AttributeError)
 MOST_XLA = 100  # layers; XLA compiles some ten of them a second
 
@@ -84,7 +84,8 @@ def _nonfinite_after(session: Session, outcome: RunOutcome) -> tuple[str, ...]:
     found = []
     for variable in session.rebuilt.model.weights:
         value = tf.convert_to_tensor(getattr(variable, "value", variable))
-        if value.dtype.is_floating and not bool(tf.reduce_all(tf.math.is_finite(tf.cast(value, tf.float32)))):
+        value = tf.cast(value, tf.float32) if value.dtype.is_floating and value.dtype.size < 4 else value
+        if value.dtype.is_floating and not bool(tf.reduce_all(tf.math.is_finite(value))):
             found.append(str(getattr(variable, "path", None) or variable.name))
     return tuple(found[:MAX_VARIABLES])
 
@@ -134,7 +135,7 @@ def _honoured(session: Session, window: RecordedWindow, mode: str) -> Iterator[s
         yield f"gradients accumulated over {training.gradient_accumulation_steps} steps"
     if window.sample_weight is not None:
         yield "sample weights"
-    if window.traced_as and mode == "graph":
+    if session.traced_as_recorded and mode == "graph":
         yield "the shapes the step was compiled for"
     if mode == "xla":
         yield "XLA"

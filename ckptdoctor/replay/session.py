@@ -43,6 +43,7 @@ class Session:
     loaded: dict[str, tuple[Snapshot, LoadReport]] = field(default_factory=dict)
     seeds_lost: list[str] = field(default_factory=list)
     mode: str = "graph"  # how the run's steps were taken
+    traced_as_recorded: bool = False
 
     def state_of(self, reference: CheckpointRef) -> tuple[Snapshot, LoadReport]:
         """Weights and slots of a checkpoint, loaded once.
@@ -82,9 +83,9 @@ def prepare(request: ReplayRequest, reporter: Reporter) -> Session:
             make_global_seed(request.window)
         step = TrainingStep(dialect, rebuilt.model, rebuilt.plan)
     policy = str(getattr(rebuilt.model.dtype_policy, "name", "float32"))
-    if request.window is not None:
-        trace_as_recorded(step, request.window, rebuilt.recording)
+    traced = request.window is not None and trace_as_recorded(step, request.window, rebuilt.recording)
     session = Session(request, reporter, rebuilt, rebuilt.recording, step, take(step.variables), device)
+    session.traced_as_recorded = traced
     session.notes.extend((*rebuilt.notes, *rebuilt.recording.notes))
     labels = rebuilt.labels
     reporter.found(

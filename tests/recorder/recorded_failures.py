@@ -98,18 +98,18 @@ def resumed(run: Path) -> None:
 
 
 def several(run: Path, form: str) -> None:
-    """Two inputs, two outputs, sample weights for each in one form."""
+    """Two inputs, two outputs, sample weights for each; by name neither stands in the order of the alphabet."""
     keras.utils.set_random_seed(2)
     left, right = keras.Input((4,), name="right side"), keras.Input((2,), name="left side")
     joined = keras.layers.Dropout(0.2)(keras.layers.Concatenate()([left, right]))
-    a, b = keras.layers.Dense(1, name="a")(joined), keras.layers.Dense(1, name="b")(joined)
+    a, b = keras.layers.Dense(1, name="z")(joined), keras.layers.Dense(1, name="b")(joined)
     as_dict = form == "dict"
     model = keras.Model({"right side": left, "left side": right} if as_dict else [left, right],
-                        {"a": a, "b": b} if as_dict else [a, b])  # fmt: skip
-    compiled(model, loss={"a": "mse", "b": "mae"} if as_dict else ["mse", "mae"])
+                        {"z": a, "b": b} if as_dict else [a, b])  # fmt: skip
+    compiled(model, loss={"z": "mse", "b": "mae"} if as_dict else ["mse", "mae"])
     x, y = data()
-    inputs, targets = {"right side": x[:, :4], "left side": x[:, 4:]}, {"a": y, "b": np.nan_to_num(y)}
-    weights = {"a": np.linspace(0.5, 2, len(x)), "b": np.linspace(3, 1, len(x))}
+    inputs, targets = {"right side": x[:, :4], "left side": x[:, 4:]}, {"z": y, "b": np.nan_to_num(y)}
+    weights = {"z": np.linspace(0.5, 2, len(x)), "b": np.linspace(3, 1, len(x))}
     parts = [inputs, targets, weights] if as_dict else [list(p.values()) for p in (inputs, targets, weights)]
     fit(run, model, as_arrays(parts[0], parts[1]) | {"sample_weight": parts[2]})
 

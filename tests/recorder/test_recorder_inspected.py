@@ -97,7 +97,7 @@ def test_the_same_weights_are_non_finite_after_it(runs, name):
 @pytest.mark.parametrize("name", sorted({*BITWISE, "mirrored"} - {"overflow"}))
 def test_the_first_bad_place_is_the_row_that_broke_training(runs, name):
     point = found(runs, name)["first_bad"]
-    variable = {"weighted": "x", "hidden": "x", "several_by_name": "y_0", "several_in_a_list": "y_0"}.get(name, "y")
+    variable = {"weighted": "x", "hidden": "x", "several_by_name": "y_1", "several_in_a_list": "y_0"}.get(name, "y")
     row = {"short_batch": 69 % 8, "validation": 25 % 8}.get(name, 60 % 8)
     assert (point["phase"], point["variable"], point["rows"]) == ("input", variable, [row])
 
