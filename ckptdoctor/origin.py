@@ -18,16 +18,17 @@ from ckptdoctor.model import (
     Phase,
     Replay,
     ReplayStatus,
+    StepRecord,
     Timeline,
     TimelinePoint,
 )
 
 OVERFLOW = frozenset({Cause.LEARNING_RATE, Cause.EXPLODING_GRADIENTS, Cause.DATA_SCALE, Cause.OPTIMIZER})
 """Causes that have no layer of their own: the first overflow is only where it showed."""
-BY_UPDATES = OVERFLOW - {Cause.EXPLODING_GRADIENTS}
-"""Those of them that act through the updates, while gradients explode within a step."""
 GREW = 10.0
 """Times the norm of all weights, from which on updates count as diverging; hand-chosen, ordinary training stays below 3."""
+EXPLODED = 1e3
+"""Norm of the gradients ÷ norm of the weights, from which on gradients count as exploded; hand-chosen."""
 
 
 def locate(findings: Sequence[Finding], evidence: Evidence, cause: Cause) -> Origin:
@@ -64,35 +65,46 @@ def _by_replay(evidence: Evidence) -> Origin | None:
 
 
 def _by_growth(evidence: Evidence, cause: Cause) -> Origin | None:
-    """The updates, where step after step they made the weights larger until something overflowed."""
+    """What made the weights larger step after step until something overflowed: the updates, or exploding gradients."""
     replay = evidence.replay
-    if cause not in BY_UPDATES or not isinstance(replay, Replay) or replay.first_bad is None:
+    if cause not in OVERFLOW or not isinstance(replay, Replay) or replay.first_bad is None:
         return None
     if replay.status is not ReplayStatus.REPRODUCED or replay.first_bad.phase in (Phase.INPUT, Phase.UPDATE):
         return None
-    norms = [r.weight_norm for r in replay.records if r.weight_norm]
+    bad, norms = replay.first_bad, [r.weight_norm for r in replay.records if r.weight_norm]
     if len(norms) < 2 or not norms[-1] > GREW * norms[0]:
         return None
-    bad = replay.first_bad
     place = f"the {bad.phase.value}{'' if bad.phase is Phase.LOSS else ' pass'}"
-    return Origin(
-        layer=_largest_update(replay),
+    shown = f"the first overflow then showed in {place}{f' of {bad.layer}' if bad.layer else ''}"
+    found = Origin(
+        layer=_largest(replay, [r.layer_update_ratios for r in replay.records[:-1]]),
         phase=Phase.UPDATE,
         step=bad.optimizer_step,
         batch=bad.batch,
-        how=f"replay: {len(norms) - 1} updates made the weights {norms[-1] / norms[0]:.1e} times as large; the first "
-        f"overflow then showed in {place}{f' of {bad.layer}' if bad.layer else ''}",
+        how=f"replay: {len(norms) - 1} updates made the weights {norms[-1] / norms[0]:.1e} times as large; {shown}",
+    )
+    if cause is not Cause.EXPLODING_GRADIENTS:
+        return found
+    burst = next((r for r in replay.records if math.isfinite(r.gradient_norm) and _exploded(r)), None)
+    if burst is None:
+        return None
+    return replace(
+        found,
+        layer=bad.first_of_kind or bad.layer or _largest(replay, [burst.layer_gradient_norms]),
+        phase=Phase.BACKWARD,
+        how=f"replay: in step {burst.step} weights of norm {burst.weight_norm:.1e} met gradients of norm "
+        f"{burst.gradient_norm:.1e}; {shown}",
     )
 
 
-def _largest_update(replay: Replay) -> str | None:
-    """The layer whose weights the updates before the failure changed most, by update ÷ weights."""
-    best: tuple[float, str] | None = None
-    for record in replay.records[:-1]:
-        for layer, ratio in zip(replay.layer_names, record.layer_update_ratios, strict=False):
-            if math.isfinite(ratio) and (best is None or ratio > best[0]):
-                best = (ratio, layer)
-    return best[1] if best is not None else None
+def _exploded(record: StepRecord) -> bool:
+    return record.weight_norm is not None and record.gradient_norm > EXPLODED * record.weight_norm
+
+
+def _largest(replay: Replay, lists: Sequence[Sequence[float]]) -> str | None:
+    """The layer with the largest finite number in lists per layer."""
+    pairs = [(n, layer) for one in lists for layer, n in zip(replay.layer_names, one, strict=False) if math.isfinite(n)]
+    return max(pairs)[1] if pairs else None
 
 
 def _phase_of_cause(findings: Sequence[Finding], cause: Cause) -> Phase | None:

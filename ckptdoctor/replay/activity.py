@@ -116,9 +116,9 @@ def joined_rows(batches: Sequence[Batch], rows: int = MAX_ROWS) -> Batch:
 
 
 def finite_rows(batch: Batch) -> np.ndarray[Any, Any]:
-    """True for rows without a non-finite entry in inputs or targets."""
+    """True for rows without a non-finite entry in inputs, targets or sample weights."""
     keep = np.ones(batch.rows, dtype=bool)
-    for array in (*batch.inputs, *batch.targets):
+    for array in (*batch.inputs, *batch.targets, *batch.weights):
         if array.dtype.kind in "fc" and len(array) == batch.rows:
             keep &= np.isfinite(array.reshape(batch.rows, -1)).all(axis=1)
     return keep

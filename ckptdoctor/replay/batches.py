@@ -41,6 +41,13 @@ class Batch:
         """Number of samples."""
         return len(self.inputs[0])
 
+    @property
+    def weights(self) -> tuple[Array, ...]:
+        """The sample weights: none, one array, or one an output."""
+        if self.weight is None:
+            return ()
+        return self.weight if isinstance(self.weight, tuple) else (self.weight,)
+
     def take(self, keep: NDArray[np.bool_]) -> Batch:
         """The rows where `keep` is True."""
         return replace(

@@ -29,6 +29,7 @@ class Observation:
     batch: Batch
     inputs: tuple[Any, ...]
     targets: tuple[Any, ...]
+    weights: tuple[Any, ...]
     loss: float
     loss_id: int
     gradients: list[Any]
@@ -44,7 +45,7 @@ def observe(step: TrainingStep, before: Snapshot, batch: Batch) -> Observation:
     names = {id(n.layer): n.name for n in step.owners.layers} | operation_names(step.model)
     watch = OpWatch(step.dialect, names, batch.rows)
     inputs, targets, weight = tensors(batch)
-    for tensor in (*inputs, *targets):
+    for tensor in (*inputs, *targets, *_weights(weight)):
         array = floats(tensor)
         if array is not None and not np.isfinite(array).all():
             watch.mark_bad(tensor)
@@ -57,6 +58,13 @@ def observe(step: TrainingStep, before: Snapshot, batch: Batch) -> Observation:
         tf.config.run_functions_eagerly(False)
     observation.seconds = time.perf_counter() - started
     return observation
+
+
+def _weights(weight: Any) -> tuple[Any, ...]:
+    """Sample weights as a tuple: none, one, or one an output."""
+    if weight is None:
+        return ()
+    return weight if isinstance(weight, tuple) else (weight,)
 
 
 def _watched(
@@ -77,6 +85,7 @@ def _watched(
         batch=batch,
         inputs=inputs,
         targets=targets,
+        weights=_weights(weight),
         loss=float(loss.numpy()),
         loss_id=int(loss._id),  # noqa: SLF001
         gradients=gradients,
@@ -135,7 +144,28 @@ def examine(
     data = _in_the_data(step, seen, leaves, point)
     if data is not None and (record is None or phase is not Phase.UPDATE):
         return data
-    return point if record is None else _at_an_op(seen, record, point)
+    if record is None:
+        return point
+    point = _at_an_op(seen, record, point)
+    return _swallowed(step, seen, point) or point
+
+
+def _swallowed(step: TrainingStep, seen: Observation, point: NonfinitePoint) -> NonfinitePoint | None:
+    """The point as one in the recorded inputs, where only rows failed that came in with a non-finite entry.
+
+    Some ops turn a NaN into a finite number that is no better: max pooling over nothing but NaN gives the lowest float,
+    and the next product overflows.
+    """
+    for tensor in seen.inputs:
+        array = floats(tensor)
+        came_in = bad_rows(array, seen.batch.rows) if array is not None else ()
+        if point.rows and point.phase is not Phase.UPDATE and set(point.rows) <= set(came_in):
+            found = _in_the_data(step, seen, {int(tensor._id)}, point)  # noqa: SLF001
+            if found is not None:
+                return replace(
+                    found, op=None, message=f"{found.message} On its way it became finite for a while: {point.message}"
+                )
+    return None
 
 
 def _in_a_variable(step: TrainingStep, record: OpRecord, point: NonfinitePoint) -> NonfinitePoint:
@@ -249,6 +279,7 @@ def _in_the_data(
     named = [
         *((t, f"x_{n}" if len(seen.inputs) > 1 else "x") for n, t in enumerate(seen.inputs)),
         *((t, f"y_{n}" if len(seen.targets) > 1 else "y") for n, t in enumerate(seen.targets)),
+        *((t, "sample_weight") for t in seen.weights),
     ]
     for tensor, name in named:
         if int(tensor._id) not in leaves:  # noqa: SLF001
@@ -259,10 +290,10 @@ def _in_the_data(
         hit = ~np.isfinite(array)
         features = tuple(int(n) for n in np.flatnonzero(hit.reshape(-1, array.shape[-1]).any(axis=0))[:64])
         kind = "nan" if np.isnan(array).any() else "inf"
-        what = "input" if name.startswith("x") else "target"
-        layer = first_consumer(step, seen.watch, tensor) if what == "input" else None
+        what = {"x": f"input {name}", "y": f"target {name}"}.get(name[0], "array of sample weights")
+        layer = first_consumer(step, seen.watch, tensor) if name.startswith("x") else None
         message = (
-            f"The recorded {what} {name} of batch {seen.batch.index} holds {int(hit.sum())} non-finite entries "
+            f"The recorded {what} of batch {seen.batch.index} holds {int(hit.sum())} non-finite entries "
             f"in {len(rows) or 'unknown'} rows ({kind})."
         )
         return replace(

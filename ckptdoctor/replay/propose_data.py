@@ -25,6 +25,8 @@ def rows(at: Situation) -> list[Trial]:
         code = "keep = np.isfinite(x).all(axis=tuple(range(1, x.ndim))); x, y = x[keep], y[keep]"
         if any(not all_finite(b.targets) for b in at.batches):
             code = "keep = np.isfinite(y).reshape(len(y), -1).all(axis=1); x, y = x[keep], y[keep]"
+        if any(not all_finite(b.weights) for b in at.batches):
+            code = "keep = np.isfinite(sample_weight); x, y, sample_weight = x[keep], y[keep], sample_weight[keep]"
         trials.append(
             changes.data_trial(
                 "drop_bad_rows",

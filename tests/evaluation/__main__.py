@@ -17,6 +17,7 @@ from tests.evaluation.tables import (
     case_line,
     markdown_report,
     matrix_rows,
+    replay_report,
     text_report,
     text_table,
     with_section,
@@ -64,6 +65,9 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write scores and figures as JSON")
     parser.add_argument("--documents", type=Path, metavar="DIR", help="keep the document of each run here")
+    parser.add_argument(
+        "--replay-table", action="store_true", help="the Markdown section tells only what replay came to"
+    )
     parser.add_argument(
         "--markdown", type=Path, metavar="FILE", help="put the tables into this page as a section; its other text stays"
     )
@@ -133,7 +137,12 @@ def main(given: Sequence[str] | None = None) -> int:
         )
     if options.markdown:
         page = options.markdown.read_text() if options.markdown.exists() else ""
-        options.markdown.write_text(with_section(page, options.title.lower(), markdown_report(options.title, results)))
+        section = (
+            replay_report(options.title, next(iter(results.values())))
+            if options.replay_table
+            else markdown_report(options.title, results)
+        )
+        options.markdown.write_text(with_section(page, options.title.lower(), section))
     return 0
 
 

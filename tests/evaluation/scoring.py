@@ -13,6 +13,24 @@ UNSEEN = "d"
 CERTAIN = 0.5
 """Confidence from which on a verdict counts as a certainty in the metamorphic checks."""
 
+PHASES: Mapping[str, frozenset[str]] = {
+    "data_nonfinite": frozenset({"input"}),
+    "labels": frozenset({"loss", "input"}),
+    "data_scale": frozenset({"update", "forward"}),
+    "learning_rate": frozenset({"update"}),
+    "optimizer": frozenset({"update"}),
+    "exploding_gradients": frozenset({"backward", "forward"}),
+    "vanishing_gradients": frozenset({"backward"}),
+    "activation": frozenset({"forward", "backward"}),
+    "architecture": frozenset({"forward", "backward"}),
+    "initialization": frozenset({"forward", "backward"}),
+    "loss_function": frozenset({"loss", "backward"}),
+    "mixed_precision": frozenset({"forward", "loss", "backward", "update"}),
+}
+"""The part of a training step in which a fault of that cause acts. Where there are two: a trap may stand in a formula's
+value or in its slope, signals may explode along the depth in both directions, large inputs overflow a product or the
+updates made of them. Half precision can overflow anywhere."""
+
 
 @dataclass(frozen=True)
 class CaseScore:
@@ -25,6 +43,9 @@ class CaseScore:
         layer_right: cases whose truth names a layer.
         fix_found: an experiment of an accepted cause heals. fix_replayed: the same, None where replay gave no experiments.
         reproduced: replay's status; on a healthy case True is a false alarm of replay.
+        replayed: faulty cases: the recorded batches were replayed. failure_repeated: of those whose run went non-finite:
+            the replay did, too. phase, phase_right: the part of the step named by the origin, and whether a fault of
+            that cause acts there; asked of repeated failures, and of finite runs for which a part is named.
         last_healthy_right, first_bad_right: the checkpoints named by the timeline.
         claims: the verdict names something (not `unknown`), so that its confidence can be judged.
     """
@@ -49,6 +70,10 @@ class CaseScore:
     last_healthy_right: bool | None = None
     first_bad_right: bool | None = None
     error: str = ""
+    replayed: bool | None = None
+    failure_repeated: bool | None = None
+    phase: str | None = None
+    phase_right: bool | None = None
 
     @property
     def claims(self) -> bool:
@@ -120,7 +145,22 @@ def score(
         last_healthy_right=healthy_right,
         first_bad_right=bad_right,
         error=error,
+        **_replayed(truth, document) if faulty and replay else {},
     )
+
+
+def _replayed(truth: Mapping[str, Any], document: Mapping[str, Any]) -> dict[str, Any]:
+    """How far replay came with a faulty run, and the part of the step that is named."""
+    ran = _reproduced(document)
+    finite = truth.get("observed") == "finite"
+    phase = (document.get("origin") or {}).get("phase")
+    asked = ran is not None and (phase is not None if finite else ran)
+    return {
+        "replayed": ran is not None,
+        "failure_repeated": None if finite else ran,
+        "phase": phase,
+        "phase_right": phase in PHASES[truth["category"]] if asked else None,
+    }
 
 
 def _reproduced(document: Mapping[str, Any]) -> bool | None:
@@ -252,6 +292,29 @@ def totals(scores: Sequence[CaseScore]) -> Totals:
         errors=sum(bool(s.error) for s in scores),
         calibration_error=calibration_error(reliability(scores)),
         seconds=sum(s.seconds for s in scores) / len(scores) if scores else 0.0,
+    )
+
+
+@dataclass(frozen=True)
+class ReplayTotals:
+    """What replay came to over a set of faulty cases. `layer`, `fix`: of those that were replayed."""
+
+    replayed: Share
+    repeated: Share
+    phase: Share
+    layer: Share
+    fix: Share
+
+
+def replay_totals(scores: Sequence[CaseScore]) -> ReplayTotals:
+    """Sum up; cases that were not asked to be replayed are left out."""
+    ran = [s for s in scores if s.replayed]
+    return ReplayTotals(
+        replayed=share(s.replayed for s in scores),
+        repeated=share(s.failure_repeated for s in ran),
+        phase=share(s.phase_right for s in ran),
+        layer=share(s.layer_right for s in ran),
+        fix=share(s.fix_found for s in ran),
     )
 
 

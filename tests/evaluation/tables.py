@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from tests.evaluation.scoring import CaseScore, Share, Totals, by_cause, confusions, reliability, totals
+from tests.evaluation.scoring import (
+    UNSEEN,
+    CaseScore,
+    Share,
+    Totals,
+    by_cause,
+    confusions,
+    reliability,
+    replay_totals,
+    totals,
+)
 
 Rows = Sequence[Sequence[str]]
 
@@ -86,6 +96,35 @@ def cause_rows(scores: Sequence[CaseScore]) -> Rows:
     return rows
 
 
+REPLAY_HEAD = (
+    "cause",
+    "replayed",
+    "failure repeated",
+    "phase right",
+    "layer right",
+    "fix found",
+    "a run with place and fix right",
+)
+
+
+def replay_rows(scores: Sequence[CaseScore]) -> Rows:
+    """What replay came to, cause by cause; empty where nothing was to be replayed."""
+    rows = []
+    for name in by_cause(scores):
+        members = [s for s in scores if s.category == name and s.replayed is not None]
+        if members:
+            t = replay_totals(members)
+            shares = [_share(one) for one in (t.replayed, t.repeated, t.phase, t.layer, t.fix)]
+            rows.append([name, *shares, _example(members)])
+    return rows
+
+
+def _example(scores: Sequence[CaseScore]) -> str:
+    """A run whose phase, layer (where the truth names one) and fix are right; one with a layer before others."""
+    good = [s for s in scores if s.phase_right and s.fix_found and s.layer_right is not False and s.half != UNSEEN]
+    return f"`{min(good, key=lambda s: (s.layer_right is None, s.name)).name}`" if good else "–"
+
+
 RELIABILITY_HEAD = ("confidence", "verdicts", "mean confidence", "right")
 
 
@@ -145,6 +184,8 @@ def text_report(scores: Sequence[CaseScore]) -> str:
         text_table(CAUSE_HEAD, cause_rows(scores)),
         text_table(RELIABILITY_HEAD, reliability_rows(scores)),
     ]
+    if replay_rows(scores):
+        parts.insert(2, text_table(REPLAY_HEAD, replay_rows(scores)))
     wrong = confusion_rows(scores)
     if wrong:
         parts.append(text_table(("wrong", "runs", "which"), wrong))
@@ -165,6 +206,7 @@ def markdown_report(title: str, results: Mapping[str, Sequence[CaseScore]]) -> s
     parts += [
         "By cause:",
         markdown_table(CAUSE_HEAD, cause_rows(first)),
+        *_replay_part(first),
         "Reliability of the stated confidence:",
         markdown_table(RELIABILITY_HEAD, reliability_rows(first)),
     ]
@@ -175,6 +217,17 @@ def markdown_report(title: str, results: Mapping[str, Sequence[CaseScore]]) -> s
         else ["No wrong verdict."]
     )
     return "\n\n".join(parts) + "\n"
+
+
+def replay_report(title: str, scores: Sequence[CaseScore]) -> str:
+    """What replay came to, alone."""
+    asked = [s for s in scores if s.replayed is not None]
+    return f"## {title}\n\n{len(asked)} faulty runs.\n\n{markdown_table(REPLAY_HEAD, replay_rows(scores))}\n"
+
+
+def _replay_part(scores: Sequence[CaseScore]) -> list[str]:
+    rows = replay_rows(scores)
+    return ["What replay came to:", markdown_table(REPLAY_HEAD, rows)] if rows else []
 
 
 def with_section(page: str, name: str, section: str) -> str:

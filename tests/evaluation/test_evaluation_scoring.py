@@ -5,12 +5,14 @@ import math
 import pytest
 
 from tests.evaluation.scoring import (
+    PHASES,
     CaseScore,
     calibration_error,
     confusions,
     reliability,
     removal_flips,
     renamed_differs,
+    replay_totals,
     same_layer,
     score,
     share,
@@ -126,6 +128,43 @@ def test_a_run_that_was_not_replayed_counts_as_fix_not_found_but_not_as_replayed
 
 def test_without_replay_no_fix_is_expected():
     assert score("case", truth(), document(), replay=False).fix_found is None
+
+
+@pytest.mark.parametrize(
+    ("observed", "status", "phase", "expected"),
+    [
+        ("nan_weights", "reproduced", "loss", (True, True, True)),
+        ("nan_weights", "reproduced", "update", (True, True, False)),
+        ("nan_weights", "reproduced", None, (True, True, False)),
+        ("nan_weights", "not_reproduced", None, (True, False, None)),
+        ("nan_weights", "not_run", "loss", (False, None, None)),
+        ("finite", "not_reproduced", "loss", (True, None, True)),
+        ("finite", "not_reproduced", None, (True, None, None)),
+    ],
+)
+def test_replay_is_judged_by_what_it_repeats_and_by_the_part_of_the_step_it_names(observed, status, phase, expected):
+    given = document(replay=replay(status=status)) | {"origin": {"layer": "out", "phase": phase}}
+    s = score("case", truth(observed=observed), given)
+    assert expected == (s.replayed, s.failure_repeated, s.phase_right)
+
+
+def test_replay_is_not_judged_on_healthy_runs_or_where_it_was_not_asked_for():
+    assert score("case", HEALTHY, document(replay=replay())).replayed is None
+    assert score("case", truth(), document(), replay=False).replayed is None
+
+
+def test_every_cause_has_a_part_of_the_step():
+    from ckptdoctor.model import FAULTS, Phase
+
+    assert {c.value for c in FAULTS} == set(PHASES)
+    assert all(named <= {p.value for p in Phase} for named in PHASES.values())
+
+
+def test_replay_totals_count_layers_and_fixes_of_replayed_runs_only():
+    ran = score("a", truth(), document(replay=replay(experiment("labels", removes=True))))
+    left = score("b", truth(), document(layer="h1", replay=replay(status="not_run")))
+    t = replay_totals([ran, left])
+    assert (str(t.replayed), str(t.layer), str(t.fix)) == ("1/2 (50 %)", "1/1 (100 %)", "1/1 (100 %)")
 
 
 def test_last_healthy_and_first_bad_stand_on_both_sides_of_the_failing_epoch():

@@ -1,7 +1,9 @@
 """The tables that are printed and that go into the documentation."""
 
+from dataclasses import replace
+
 from tests.evaluation.scoring import CaseScore
-from tests.evaluation.tables import case_line, markdown_report, text_report, with_section
+from tests.evaluation.tables import case_line, markdown_report, replay_report, text_report, with_section
 
 NAMED = CaseScore(
     "first", "labels", "a", "sick", "labels", "likely", 0.8, 2.0, cause_right=True, exact=True, layer_right=True
@@ -35,6 +37,16 @@ def test_the_markdown_is_a_section_with_tables_of_equal_width():
     for block in section.split("\n\n"):
         lines = [line for line in block.splitlines() if line.startswith("|")]
         assert len({line.count("|") for line in lines}) <= 1
+
+
+def test_what_replay_came_to_has_a_table_where_something_was_replayed():
+    replayed = replace(NAMED, replayed=True, failure_repeated=True, phase="loss", phase_right=True, fix_found=True)
+    section = markdown_report("Case book", {"all evidence": [replayed, PEACEFUL]})
+    row = next(line for line in section.split("What replay came to:")[1].splitlines() if line.startswith("| labels"))
+    assert ["labels", *["1/1 (100 %)"] * 5, "`first`"] == [cell.strip() for cell in row.strip("|").split("|")]
+    assert "phase right" in text_report([replayed])
+    assert "1 faulty runs.\n" in replay_report("Replay", [replayed, PEACEFUL])
+    assert "What replay came to" not in markdown_report("Case book", {"no replay": [NAMED]})
 
 
 def test_a_section_is_replaced_and_the_rest_of_the_page_stays():

@@ -113,6 +113,29 @@ def nan_label(keras, rng):
 
 
 @run
+def nan_weight(keras, rng):
+    """One row's sample weight is NaN; `save` adds the weights."""
+    x, y = data(rng)
+    model = stack(keras, keras.layers.Dense(6, activation="relu", name="h"), keras.layers.Dense(1, name="out"))
+    model.compile(keras.optimizers.Adam(1e-2), "mse")
+    return model, x, y
+
+
+@run
+def nan_behind_pooling(keras, rng):
+    """A row of images that are NaN wherever a pool looks: max pooling makes the lowest float of nothing but NaN."""
+    x = rng.normal(size=(BATCHES, ROWS, 4, 4, 1)).astype("float32")
+    y = x.mean(axis=(2, 3))
+    x[2, 6, :2, :2] = np.nan
+    given = keras.Input((4, 4, 1), name="image")
+    pooled = keras.layers.MaxPooling2D(2, name="pool")(given)
+    found = keras.layers.Conv2D(3, 2, kernel_initializer=keras.initializers.Constant(2.0), name="conv")(pooled)
+    model = keras.Model(given, keras.layers.Dense(1, name="out")(keras.layers.Flatten(name="flat")(found)))
+    model.compile(keras.optimizers.SGD(1e-4), "mse")
+    return model, x, y
+
+
+@run
 def nan_behind_relu(keras, rng):
     """One NaN in feature 2 of one row: fused relu turns it into 0 on a CPU."""
     x, y = data(rng)
@@ -305,12 +328,143 @@ def place_pooled_away(keras, rng):
     return model, x.reshape(12, 16, 6, 6, 1), (place % 6 > 2).astype("float32")[..., None]
 
 
+@run
+def raw_features(keras, rng):
+    """Two of four features are counted in hundreds: the usual rate overshoots."""
+    x, y = data(rng)
+    x *= np.array([1.0, 1.0, 300.0, 500.0], dtype="float32")
+    model = stack(keras, keras.layers.Dense(6, activation="relu", name="h"), keras.layers.Dense(1, name="out"))
+    model.compile(keras.optimizers.SGD(0.05), "mse")
+    return model, x, y
+
+
+@run
+def poisson_of_a_linear_head(keras, rng):
+    """The Poisson loss takes the log of what a linear head gives; one row's is below zero."""
+    x, y = data(rng)
+    x = np.abs(x)
+    x[1, 6] *= -1
+    model = stack(keras, keras.layers.Dense(1, kernel_initializer="ones", name="out"))
+    model.compile(keras.optimizers.SGD(1e-4), "poisson")
+    return model, x, np.abs(y)
+
+
+@run
+def exponential_layer(keras, rng):
+    """A hidden exponential overflows on one large row."""
+    x, y = data(rng)
+    x[2, 4] = 90.0
+    model = stack(
+        keras,
+        keras.layers.Dense(6, activation="exponential", kernel_initializer="ones", name="h"),
+        keras.layers.Dense(1, name="out"),
+    )
+    model.compile(keras.optimizers.Adam(1e-3), "mse")
+    return model, x, y
+
+
+@run
+def wholly_masked_row(keras, rng):
+    """Attention whose mask is -inf; one row has nothing left: softmax divides 0 by 0."""
+    x = rng.normal(size=(BATCHES, ROWS, 5, 4)).astype("float32")
+    x[..., 4, 0] = -1.0
+    x[..., :4, 0] = 1.0
+    x[1, 3, :, 0] = -1.0
+    y = x[..., 1:].mean(axis=(2, 3))[..., None].astype("float32")
+    given = keras.Input((5, 4), name="features")
+    scores = keras.layers.Dot(axes=2, name="dot")([keras.layers.Dense(3, name="query")(given)] * 2)
+    masked = keras.ops.where(given[:, None, :, 0] > 0, scores, -np.inf)
+    shares = keras.layers.Softmax(name="shares")(masked)
+    mixed = keras.layers.Dot(axes=(2, 1), name="mix")([shares, keras.layers.Dense(4, name="value")(given)])
+    model = keras.Model(
+        given, keras.layers.Dense(1, name="out")(keras.layers.GlobalAveragePooling1D(name="pool")(mixed))
+    )
+    model.compile(keras.optimizers.Adam(1e-2), "mse")
+    return model, x, y
+
+
+@run
+def huge_weights(keras, rng):
+    """One layer's kernel was drawn far too wide: its first product overflows."""
+    x, y = data(rng)
+    wide = keras.initializers.RandomNormal(stddev=5e37, seed=3)
+    model = stack(
+        keras,
+        keras.layers.Dense(8, activation="relu", name="h1"),
+        keras.layers.Dense(8, activation="relu", kernel_initializer=wide, name="h2"),
+        keras.layers.Dense(1, name="out"),
+    )
+    model.compile(keras.optimizers.Adam(1e-2), "mse")
+    return model, x, y
+
+
+@run
+def growing_recurrence(keras, rng):
+    """A recurrence of relu over 60 steps, each multiplying by more than 1: gradients explode with the length."""
+    x = rng.normal(size=(BATCHES, ROWS, 60, 2)).astype("float32")
+    y = x[..., 0].sum(axis=2)[..., None] / 8
+    given = keras.Input((60, 2), name="features")
+    inner = keras.layers.SimpleRNN(
+        6, activation="relu", recurrent_initializer=keras.initializers.Identity(1.1), name="rnn"
+    )(given)
+    model = keras.Model(given, keras.layers.Dense(1, name="out")(inner))
+    model.compile(keras.optimizers.SGD(1e-2), "mse")
+    return model, x, y
+
+
+@run
+def sigmoid_stack(keras, rng):
+    """Seven sigmoid layers under SGD: finite, and nothing reaches the first of them."""
+    x, y = data(rng)
+    names = [f"h{n}" for n in range(1, 8)]
+    model = stack(
+        keras,
+        *[keras.layers.Dense(8, activation="sigmoid", name=name) for name in names],
+        keras.layers.Dense(1, name="out"),
+    )
+    model.compile(keras.optimizers.SGD(0.05), "mse")
+    model.fit(x.reshape(-1, 4), y.reshape(-1, 1), epochs=30, batch_size=ROWS, verbose=0)
+    return model, x, y
+
+
+@run
+def one_element_norm(keras, rng):
+    """BatchNormalization in batches of one row, without epsilon: the variance is 0, and 0 times 1/0 is NaN."""
+    x = rng.normal(size=(4 * ROWS, 1, 4)).astype("float32")
+    model = stack(
+        keras,
+        keras.layers.Dense(6, activation="relu", name="h"),
+        keras.layers.BatchNormalization(epsilon=0.0, name="norm"),
+        keras.layers.Dense(1, name="out"),
+    )
+    model.compile(keras.optimizers.Adam(1e-2), "mse")
+    return model, x, x.sum(axis=-1, keepdims=True)[..., 0]
+
+
+@run
+def collapsed_scale(keras, rng):
+    """Half precision: one large row's product with its error overflows at any scale, which fell while steps were skipped."""
+    keras.config.set_dtype_policy("mixed_float16")
+    x, y = data(rng)
+    x[0, 2], y[0, 2] = 1000.0, -8000.0
+    model = stack(
+        keras,
+        keras.layers.Dense(4, activation="relu", kernel_initializer=keras.initializers.Constant(0.1), name="h"),
+        keras.layers.Dense(1, kernel_initializer="ones", name="out", dtype="float32"),
+    )
+    model.compile(keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(1e-2), initial_scale=0.5), "mse")
+    return model, x, y
+
+
 def save(folder, model, x, y):
     (folder / "checkpoints").mkdir(parents=True)
     legacy = type(model).__module__.startswith("tf_keras")
     path = folder / "checkpoints" / f"epoch_000.{'h5' if legacy else 'keras'}"
     model.optimizer.build(model.trainable_variables)
     model.save(path)
+    if getattr(model, "history", None) is not None:
+        losses = enumerate(model.history.history["loss"])
+        (folder / "training_log.csv").write_text("epoch,loss\n" + "".join(f"{n},{loss}\n" for n, loss in losses))
     steps = np.arange(1, len(y) + 1)
     if folder.name == "saved_dataset":
         import tensorflow as tf
@@ -320,6 +474,10 @@ def save(folder, model, x, y):
         np.savez(
             folder / "last_batches.npz", y=y, step=steps, **{f"x_{name}": a.astype("float32") for name, a in x.items()}
         )
+    elif folder.name == "nan_weight":
+        weights = np.ones((BATCHES, ROWS), dtype="float32")
+        weights[1, 4] = np.nan
+        np.savez(folder / "last_batches.npz", x=x, y=y, sample_weight=weights, step=steps)
     else:
         np.savez(folder / "last_batches.npz", x=x, y=y, step=steps)
 

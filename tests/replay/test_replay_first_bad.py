@@ -68,6 +68,17 @@ def test_a_nan_that_relu_swallows_is_found_and_the_disagreement_told(runs):
     assert "finite" in result.disagreement
 
 
+def test_a_nan_that_pooling_makes_a_finite_number_of_is_found_in_the_input(runs):
+    point = once(runs / "nan_behind_pooling").first_bad
+    assert (Phase.INPUT, "pool", "x", 2, (6,)) == (point.phase, point.layer, point.variable, point.batch, point.rows)
+    assert "became finite for a while: Conv2D in layer conv made inf" in point.message
+
+
+def test_a_nan_sample_weight_is_found_in_the_recording(runs):
+    point = once(runs / "nan_weight").first_bad
+    assert (Phase.INPUT, "sample_weight", 1, (4,)) == (point.phase, point.variable, point.batch, point.rows)
+
+
 def test_labels_that_count_from_one_are_told_with_their_rows(runs):
     import numpy as np
 
