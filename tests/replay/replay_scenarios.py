@@ -350,16 +350,17 @@ def poisson_of_a_linear_head(keras, rng):
 
 
 @run
-def exponential_layer(keras, rng):
-    """A hidden exponential overflows on one large row."""
-    x, y = data(rng)
-    x[2, 4] = 90.0
-    model = stack(
-        keras,
-        keras.layers.Dense(6, activation="exponential", kernel_initializer="ones", name="h"),
-        keras.layers.Dense(1, name="out"),
-    )
-    model.compile(keras.optimizers.Adam(1e-3), "mse")
+def exponential_recurrence(keras, rng):
+    """A recurrence of exponentials overflows on one large row."""
+    x = (0.3 * rng.normal(size=(BATCHES, ROWS, 5, 2))).astype("float32")
+    y = x.mean(axis=(2, 3))[..., None]
+    x[2, 4, 1] = 90.0
+    given = keras.Input((5, 2), name="features")
+    inner = keras.layers.SimpleRNN(
+        4, activation="exponential", kernel_initializer="ones", recurrent_initializer="zeros", name="rnn"
+    )(given)
+    model = keras.Model(given, keras.layers.Dense(1, name="out")(inner))
+    model.compile(keras.optimizers.Adam(1e-2), "mse")
     return model, x, y
 
 

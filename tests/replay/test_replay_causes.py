@@ -39,7 +39,7 @@ KNOWN = {
     Cause.LEARNING_RATE: Known("rate_too_high", Phase.UPDATE, "h", None, (), "lr/100"),
     Cause.EXPLODING_GRADIENTS: Known("growing_recurrence", Phase.BACKWARD, "rnn", None, (), "clip_global_1", 10.0),
     Cause.VANISHING_GRADIENTS: Known("sigmoid_stack", Phase.BACKWARD, "h1", None, (), "safe_activation", 4.0),
-    Cause.ACTIVATION: Known("exponential_layer", Phase.FORWARD, "h", "Exp", (4,), "safe_activation", 4.0),
+    Cause.ACTIVATION: Known("exponential_recurrence", Phase.FORWARD, "rnn", "Exp", (4,), "safe_activation", 4.0),
     Cause.LOSS_FUNCTION: Known("poisson_of_a_linear_head", Phase.LOSS, "out", "Log", (6,), "stable_loss", 4.0),
     Cause.MIXED_PRECISION: Known("half_softmax", Phase.FORWARD, "exp", "Exp", (4,), "float32"),
     Cause.OPTIMIZER: Known("epsilon_of_zero", Phase.UPDATE, "out", "RealDiv", (), "epsilon"),

@@ -1,0 +1,82 @@
+"""Where it broke: by what grew in replay, by the first non-finite value, by the finding that measured a part of the step."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).parent.parent / "rules"))
+
+from making import census, evidence, replay, tensor
+
+from ckptdoctor.model import Cause, Finding, NonfinitePoint, Phase, ReplayStatus, Severity, StepRecord, Vote
+from ckptdoctor.origin import EXPLODED, GREW, locate
+
+OVERFLOW_IN_THE_LOSS = NonfinitePoint(Phase.LOSS, None, "Square", None, 2, 17, 1, (), "inf")
+
+
+def record(step, weights, gradients, ratios=(0.1, 0.2)):
+    return StepRecord(
+        step,
+        0,
+        1.0,
+        None,
+        gradients,
+        layer_gradient_norms=(gradients, gradients / 2),
+        layer_update_ratios=ratios,
+        weight_norm=weights,
+    )
+
+
+def grown(factor, *, gradients=1.0, bad=OVERFLOW_IN_THE_LOSS):
+    """Evidence of a replay whose weights grew by a factor before it overflowed."""
+    records = (record(0, 1.0, gradients), record(1, 1.0, gradients, (3.0, 70.0)), record(2, factor, float("nan")))
+    repeated = replay(ReplayStatus.REPRODUCED, first_bad=bad, records=records, layer_names=("h", "out"))
+    return evidence(census=census(tensor(nan=5)), replay=repeated)
+
+
+@pytest.mark.parametrize("cause", [Cause.LEARNING_RATE, Cause.DATA_SCALE, Cause.OPTIMIZER])
+def test_weights_that_grew_are_the_updates_doing_in_the_layer_they_changed_most(cause):
+    origin = locate((), grown(2 * GREW), cause)
+    assert (Phase.UPDATE, "out", None, 17) == (origin.phase, origin.layer, origin.op, origin.step)
+    assert "2 updates made the weights 2.0e+01 times as large; the first overflow then showed in the loss" in origin.how
+
+
+def test_weights_that_hardly_grew_leave_the_first_overflow_as_origin():
+    origin = locate((), grown(0.9 * GREW), Cause.LEARNING_RATE)
+    assert (Phase.LOSS, "Square") == (origin.phase, origin.op)
+
+
+def test_a_cause_that_does_not_act_through_updates_keeps_the_first_overflow():
+    assert Phase.LOSS is locate((), grown(2 * GREW), Cause.LOSS_FUNCTION).phase
+
+
+def test_exploding_gradients_are_placed_in_the_backward_pass_where_gradients_were_far_above_the_weights():
+    burst = locate((), grown(2 * GREW, gradients=2 * EXPLODED), Cause.EXPLODING_GRADIENTS)
+    assert (Phase.BACKWARD, "h") == (burst.phase, burst.layer)
+    assert "in step 0 weights of norm 1.0e+00 met gradients of norm 2.0e+03" in burst.how
+    assert Phase.LOSS is locate((), grown(2 * GREW), Cause.EXPLODING_GRADIENTS).phase
+
+
+@pytest.mark.parametrize("phase", [Phase.INPUT, Phase.UPDATE])
+def test_a_value_that_came_in_or_an_update_that_divides_by_zero_is_no_growth(phase):
+    bad = NonfinitePoint(phase, "h", "RealDiv", "kernel", 2, 17, 1, (), "nan")
+    origin = locate((), grown(2 * GREW, bad=bad), Cause.OPTIMIZER)
+    assert (phase, "h", "kernel") == (origin.phase, origin.layer, origin.variable)
+
+
+def test_of_a_finite_run_the_loudest_measurement_names_the_part_of_the_step():
+    def found(code, weight, layer, **data):
+        votes = (Vote(Cause.VANISHING_GRADIENTS, weight, "because"),)
+        return Finding(code, Severity.WARNING, "told", id=f"{code}-1", layer=layer, votes=votes, data=data)
+
+    findings = (
+        found("CKD504", 0.8, "h3", phase="forward"),
+        found("CKD506", 2.2, "h1", phase="backward"),
+        found("CKD115", 3.0, "h1"),
+    )
+    origin = locate(findings, evidence(census=census()), Cause.VANISHING_GRADIENTS)
+    assert (Phase.BACKWARD, "h1") == (origin.phase, origin.layer)
+    assert locate(findings, evidence(census=census()), Cause.LABELS).phase is None
