@@ -124,10 +124,10 @@ def _by_batch(evidence: Evidence, cause: Cause) -> Origin | None:
         if array.nonfinite and array.bad_rows:
             batch = array.bad_rows[0][0]
             rows = tuple(row for b, row in array.bad_rows if b == batch)
-            phase = Phase.INPUT if array.kind == "input" else Phase.LOSS
             steps = evidence.batches.steps
             step = steps[batch] if batch < len(steps) else None
-            return Origin(phase=phase, step=step, batch=batch, rows=rows, how=f"recorded batch, array {array.name}")
+            how = f"recorded batch, array {array.name}"
+            return Origin(phase=Phase.INPUT, step=step, batch=batch, rows=rows, how=how)
     return None
 
 

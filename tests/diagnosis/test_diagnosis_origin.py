@@ -9,7 +9,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).parent.parent / "rules"))
 
-from making import census, evidence, replay, tensor
+from making import array, batches, census, evidence, replay, tensor
 
 from ckptdoctor.model import Cause, Finding, NonfinitePoint, Phase, ReplayStatus, Severity, StepRecord, Vote
 from ckptdoctor.origin import EXPLODED, GREW, locate
@@ -80,3 +80,12 @@ def test_of_a_finite_run_the_loudest_measurement_names_the_part_of_the_step():
     origin = locate(findings, evidence(census=census()), Cause.VANISHING_GRADIENTS)
     assert (Phase.BACKWARD, "h1") == (origin.phase, origin.layer)
     assert locate(findings, evidence(census=census()), Cause.LABELS).phase is None
+
+
+@pytest.mark.parametrize("kind", ["input", "target"])
+def test_without_replay_a_bad_entry_of_a_recorded_array_came_in_with_its_batch(kind):
+    bad = array("y" if kind == "target" else "x", kind, nan=1, bad_rows=((2, 5),))
+    given = batches(y=bad) if kind == "target" else batches(x=bad)
+    origin = locate((), evidence(census=census(tensor(nan=5)), batches=given), Cause.DATA_NONFINITE)
+    assert (Phase.INPUT, 2, (5,)) == (origin.phase, origin.batch, origin.rows)
+    assert f"array {bad.name}" in origin.how
