@@ -31,7 +31,8 @@ MIRRORED_TOLERANCE = 1e-5  # relative: two sums of half a batch each are not one
 
 
 def python(*arguments: str, env: dict[str, str] | None = None) -> None:
-    environment = dict(os.environ if env is None else env) | {"PYTHONPATH": str(HERE), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment = dict(os.environ if env is None else env) | {"TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment["PYTHONPATH"] = os.pathsep.join(p for p in (str(HERE), environment.get("PYTHONPATH", "")) if p)
     done = subprocess.run(
         [sys.executable, *arguments], capture_output=True, text=True, timeout=280, env=environment, check=False
     )
