@@ -9,6 +9,7 @@ from dataclasses import replace
 from ckptdoctor.model import (
     Batches,
     Cause,
+    Census,
     Evidence,
     Finding,
     Fingerprint,
@@ -18,6 +19,7 @@ from ckptdoctor.model import (
     Phase,
     Replay,
     ReplayStatus,
+    Role,
     StepRecord,
     Timeline,
     TimelinePoint,
@@ -72,10 +74,10 @@ def _by_growth(evidence: Evidence, cause: Cause) -> Origin | None:
     if replay.status is not ReplayStatus.REPRODUCED or replay.first_bad.phase in (Phase.INPUT, Phase.UPDATE):
         return None
     bad, norms = replay.first_bad, [r.weight_norm for r in replay.records if r.weight_norm]
-    if len(norms) < 2 or not norms[-1] > GREW * norms[0]:
-        return None
     place = f"the {bad.phase.value}{'' if bad.phase is Phase.LOSS else ' pass'}"
     shown = f"the first overflow then showed in {place}{f' of {bad.layer}' if bad.layer else ''}"
+    if len(norms) < 2 or not norms[-1] > GREW * norms[0]:
+        return _by_checkpoints(evidence, bad, shown) if cause is not Cause.EXPLODING_GRADIENTS else None
     found = Origin(
         layer=_largest(replay, [r.layer_update_ratios for r in replay.records[:-1]]),
         phase=Phase.UPDATE,
@@ -95,6 +97,41 @@ def _by_growth(evidence: Evidence, cause: Cause) -> Origin | None:
         how=f"replay: in step {burst.step} weights of norm {burst.weight_norm:.1e} met gradients of norm "
         f"{burst.gradient_norm:.1e}; {shown}",
     )
+
+
+def _by_checkpoints(evidence: Evidence, bad: NonfinitePoint, shown: str) -> Origin | None:
+    """The updates, where they had made the weights larger before the checkpoint that replay started from."""
+    healthy = [c for c in _censuses(evidence.timeline) if not c.nonfinite]
+    if len(healthy) < 2:
+        return None
+    first, last = _layer_squares(healthy[0]), _layer_squares(healthy[-1])
+    before, after = (math.sqrt(math.fsum(s.values())) for s in (first, last))
+    if not before > 0 or not after > GREW * before:
+        return None
+    ratios = [(last[layer] / first[layer], layer) for layer in last if first.get(layer)]
+    return Origin(
+        layer=max(ratios)[1] if ratios else None,
+        phase=Phase.UPDATE,
+        step=bad.optimizer_step,
+        batch=bad.batch,
+        how=f"checkpoints: updates made the weights {after / before:.1e} times as large; {shown}",
+    )
+
+
+def _censuses(timeline: Timeline | Missing) -> list[Census]:
+    """Of the checkpoints before the first bad one."""
+    points = () if isinstance(timeline, Missing) else timeline.points[: timeline.first_bad]
+    return [p.census for p in points if isinstance(p.census, Census)]
+
+
+def _layer_squares(census: Census) -> dict[str, float]:
+    """Sums of squares of the trainable weights by layer."""
+    squares: dict[str, float] = {}
+    for tensor in census.tensors:
+        info = tensor.info
+        if info.role is Role.WEIGHT and info.trainable is not False and info.layer is not None and tensor.rms:
+            squares[info.layer] = squares.get(info.layer, 0.0) + info.size * tensor.rms * tensor.rms
+    return squares
 
 
 def _exploded(record: StepRecord) -> bool:

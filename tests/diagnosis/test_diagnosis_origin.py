@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).parent.parent / "rules"))
 
-from making import array, batches, census, evidence, replay, tensor
+from making import array, batches, census, evidence, point, replay, tensor, timeline
 
 from ckptdoctor.model import Cause, Finding, NonfinitePoint, Phase, ReplayStatus, Severity, StepRecord, Vote
 from ckptdoctor.origin import EXPLODED, GREW, locate
@@ -42,6 +43,20 @@ def test_weights_that_grew_are_the_updates_doing_in_the_layer_they_changed_most(
     origin = locate((), grown(2 * GREW), cause)
     assert (Phase.UPDATE, "out", None, 17) == (origin.phase, origin.layer, origin.op, origin.step)
     assert "2 updates made the weights 2.0e+01 times as large; the first overflow then showed in the loss" in origin.how
+
+
+@pytest.mark.parametrize(("times", "phase"), [(2 * GREW, Phase.UPDATE), (0.9 * GREW, Phase.LOSS)])
+def test_weights_that_grew_from_checkpoint_to_checkpoint_are_the_updates_doing_too(times, phase):
+    def saved(kernel):
+        return census(tensor("h/kernel"), tensor("out/kernel", rms=kernel))
+
+    repeated = replay(ReplayStatus.REPRODUCED, first_bad=OVERFLOW_IN_THE_LOSS, records=(record(0, 9.0, float("nan")),))
+    points = (point(0, saved(0.1)), point(1, saved(0.1 * math.sqrt(2 * times**2 - 1))))
+    origin = locate((), evidence(timeline=timeline(*points), replay=repeated), Cause.LEARNING_RATE)
+    assert phase is origin.phase
+    if phase is Phase.UPDATE:
+        assert "out" == origin.layer
+        assert origin.how.startswith("checkpoints: updates made the weights 2.0e+01 times as large; the first overflow")
 
 
 def test_weights_that_hardly_grew_leave_the_first_overflow_as_origin():
