@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 from ckptdoctor.model import Cause, Evidence, Finding, Severity
 from ckptdoctor.rules.log.series import finite, loss
-from ckptdoctor.rules.parts import votes
+from ckptdoctor.rules.parts import maybe_spec, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
 from ckptdoctor.rules.standstill import training_accuracy
+from ckptdoctor.rules.symptoms import BINARY, CATEGORICAL, main_loss, targets
 
 
 @rule(
@@ -49,6 +50,8 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     fall = (values[0] - values[-1]) / abs(values[0])
     if max(hits) != min(hits) or fall < limits["fall"] or hits[0] > limits["accuracy"]:
         return
+    if not _counts_classes(evidence, hits[0]):
+        return
     yield Finding(
         rule="CKD206",
         severity=Severity.ERROR,
@@ -61,3 +64,13 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
             (Cause.LOSS_FUNCTION, 1.2, "loss and predictions do not belong together"),
         ),
     )
+
+
+def _counts_classes(evidence: Evidence, accuracy: float) -> bool:
+    """Whether the accuracy can mean anything: numbers are hardly ever hit exactly, so that of a regression is 0 for ever."""
+    known, array = main_loss(maybe_spec(evidence)), targets(evidence)
+    if known is not None and known.name in CATEGORICAL | BINARY:
+        return True
+    if array is not None and not array.integral and not array.row_sums_to_one:
+        return False
+    return accuracy > 0 or (array is not None and len(array.classes) > 1)
