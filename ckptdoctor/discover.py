@@ -61,6 +61,7 @@ def discover(paths: Sequence[str], *, logs: Sequence[str] = (), batches: Sequenc
     """
     if not paths:
         raise CkptDoctorError("no path was given: name a checkpoint or a run directory")
+    paths = [path.rstrip("/") or path for path in paths]  # `run/` and `run` are one name in the report
     for path in (*paths, *logs, *batches):
         if not exists(path):
             raise CkptDoctorError(f"there is nothing at {path}: check the path")

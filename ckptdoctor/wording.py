@@ -75,11 +75,17 @@ def _deciding(causes: Sequence[RankedCause], evidence: Evidence) -> str:
 
 
 def _next_step(best: RankedCause, evidence: Evidence) -> str:
-    step = best.fix.text
+    return f"{best.fix.text} {_resume(evidence)}".rstrip()
+
+
+def _resume(evidence: Evidence) -> str:
+    """Where to go on from, as a sentence; empty where no checkpoint is sound."""
     timeline = evidence.timeline
-    if isinstance(timeline, Timeline) and timeline.resume_from is not None:
-        step += f" Continue from {os.path.basename(timeline.points[timeline.resume_from].path)}."
-    return step
+    if not isinstance(timeline, Timeline) or timeline.resume_from is None:
+        return ""
+    point = timeline.points[timeline.resume_from]
+    untrained = isinstance(point.census, Census) and point.census.iterations == 0
+    return f"{'Start again' if untrained else 'Continue'} from {os.path.basename(point.path)}."
 
 
 def _healthy(evidence: Evidence) -> str:
@@ -114,10 +120,7 @@ def _unreadable(evidence: Evidence) -> str:
 
 
 def _unreadable_step(evidence: Evidence) -> str:
-    timeline = evidence.timeline
-    if isinstance(timeline, Timeline) and timeline.resume_from is not None:
-        return f"Continue from {os.path.basename(timeline.points[timeline.resume_from].path)}."
-    return "Inspect the checkpoint saved before it."
+    return _resume(evidence) or "Inspect the checkpoint saved before it."
 
 
 def _and(words: Sequence[str]) -> str:

@@ -28,8 +28,15 @@ def pages() -> Iterator[tuple[Path, str]]:
     yield HERE / "causes.md", causes_page()
     yield HERE / "commands.md", commands_page()
     yield HERE / "json.md", json_page()
+    yield HERE / "schema" / "report-1.0.json", _schema()
     yield HERE / "constants.md", constants_page()
     yield HERE / "man" / "ckptdoctor.1", _man_page()
+
+
+def _schema() -> str:
+    from ckptdoctor.report.schema import schema_text
+
+    return schema_text()
 
 
 def rules_page() -> str:

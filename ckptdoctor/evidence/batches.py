@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from ckptdoctor.evidence.association import MAX_ROWS, Rows, associate
 from ckptdoctor.evidence.batch_arrays import BatchesError, StoredArray, as_numbers
+from ckptdoctor.evidence.batch_features import MAX_LISTED, Features, Floats, number
 from ckptdoctor.evidence.batch_reading import BatchSet, RecordedBatches, is_saved_dataset, open_batches
-from ckptdoctor.model import ArrayStats, Association, Batches, CompileSpec, FeatureStats, Missing, ModelSpec
+from ckptdoctor.model import ArrayStats, Association, Batches, CompileSpec, Missing, ModelSpec
 
 __all__ = ["BatchesError", "RecordedBatches", "is_saved_dataset", "measure_batches", "open_batches"]
 
@@ -22,13 +23,10 @@ MAX_BYTES = 1 << 28
 CHUNK = 1 << 22
 MAX_FEATURES = 512
 MAX_CLASSES = 1000
-MAX_LISTED = 256
 MAX_HASHES = 1 << 20
 MEDIAN_ROWS = 4096
 """Rows from which median and MAD of a feature are taken, evenly spaced."""
 _ASSOCIATION_BYTES = 1 << 24
-
-Floats = NDArray[np.float64]
 
 
 def measure_batches(path: str | os.PathLike[str], spec: ModelSpec | Missing) -> Batches:
@@ -90,87 +88,7 @@ class _Tally:
     sums_to_one: bool = True
     rows: int = 0
     hashes: list[NDArray[np.uint64]] = field(default_factory=list)
-    features: _Features | None = None
-
-
-class _Features:
-    """Moments per index along the last axis."""
-
-    def __init__(self, width: int) -> None:
-        self.nonfinite = np.zeros(width, np.int64)
-        self.count = np.zeros(width, np.int64)
-        self.min = np.full(width, np.inf)
-        self.max = np.full(width, -np.inf)
-        self.mean = np.zeros(width)
-        self.squares = np.zeros(width)
-        self.kept: list[Floats] = []
-
-    def take(self, flat: Floats, finite: NDArray[np.bool_], keep_every: int) -> None:
-        """`flat` has shape (values, width)."""
-        count = finite.sum(axis=0)
-        self.nonfinite += len(flat) - count
-        self.min = np.minimum(self.min, np.where(finite, flat, np.inf).min(axis=0, initial=np.inf))
-        self.max = np.maximum(self.max, np.where(finite, flat, -np.inf).max(axis=0, initial=-np.inf))
-        scale = np.maximum(np.maximum(np.abs(self.min), np.abs(self.max)), 1.0)
-        scale = np.where(np.isfinite(scale), scale, 1.0)
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            values = np.where(finite, flat, 0.0)
-            mean = np.where(count > 0, (values / scale).sum(axis=0) / np.maximum(count, 1) * scale, 0.0)
-            squares = (np.where(finite, flat - mean, 0.0) ** 2).sum(axis=0)
-            total = np.maximum(self.count + count, 1)
-            delta = mean - self.mean
-            self.squares += squares + delta * delta * self.count * count / total
-            self.mean += delta * count / total
-        self.count += count
-        self.kept.append(flat[::keep_every])
-
-    def stats(self, limit: int) -> tuple[FeatureStats, ...]:
-        kept = np.concatenate(self.kept) if self.kept else np.empty((0, len(self.count)))
-        z = _outlier_z(kept, self.min, self.max)
-        found = []
-        for i in range(min(len(self.count), limit)):
-            some = self.count[i] > 0
-            found.append(
-                FeatureStats(
-                    index=i,
-                    nonfinite=int(self.nonfinite[i]),
-                    min=float(self.min[i]) if some else None,
-                    max=float(self.max[i]) if some else None,
-                    mean=_number(self.mean[i]) if some else None,
-                    std=_number(np.sqrt(self.squares[i] / self.count[i])) if some else None,
-                    outlier_z=z[i],
-                )
-            )
-        return tuple(found)
-
-    def constant(self) -> tuple[int, ...]:
-        same = (self.min == self.max) & (self.nonfinite == 0) & (self.count > 1)
-        return tuple(np.flatnonzero(same)[:MAX_LISTED].tolist())
-
-
-def _outlier_z(kept: Floats, low: Floats, high: Floats) -> list[float | None]:
-    """Largest robust z-score of each feature: distance of its extremes from the median over 1.4826 MAD.
-
-    1.4826 makes the MAD of a normal distribution its standard deviation. None where more than half of the values are
-    equal: the MAD is then 0 and nothing can be said.
-    """
-    found: list[float | None] = []
-    for i in range(kept.shape[1]):
-        column = kept[:, i]
-        column = column[np.isfinite(column)]
-        if len(column) < 8 or not np.isfinite(low[i]):
-            found.append(None)
-            continue
-        with np.errstate(over="ignore", invalid="ignore"):
-            middle = float(np.median(column))
-            spread = 1.4826 * float(np.median(np.abs(column - middle)))
-            z = max(high[i] - middle, middle - low[i]) / spread if spread > 0 else np.nan
-        found.append(float(z) if np.isfinite(z) else None)
-    return found
-
-
-def _number(value: np.floating[Any] | float) -> float | None:
-    return float(value) if np.isfinite(value) else None
+    features: Features | None = None
 
 
 def _measure(recorded: RecordedBatches, kind: str, n: int, name: str) -> ArrayStats:
@@ -197,7 +115,7 @@ def _measure(recorded: RecordedBatches, kind: str, n: int, name: str) -> ArraySt
     width = first.shape[-1] if sample_rank else 1
     tally = _Tally()
     if len(shape) <= 3 and width <= MAX_FEATURES and sample_rank:
-        tally.features = _Features(width)
+        tally.features = Features(width)
     total = sum(a.nbytes for _, a in parts)
     rows = sum(s.batches * s.rows for s, _ in parts)
     sampled = False
@@ -333,8 +251,8 @@ def _finish(tally: _Tally, name: str, kind: str, shape: tuple[int, ...], dtype: 
         neginf=tally.neginf,
         min=tally.min if some else None,
         max=tally.max if some else None,
-        mean=_number(tally.mean) if some else None,
-        std=_number(np.sqrt(tally.squares / tally.finite)) if some else None,
+        mean=number(tally.mean) if some else None,
+        std=number(np.sqrt(tally.squares / tally.finite)) if some else None,
         bad_rows=tuple(tally.bad_rows),
         bad_row_count=tally.bad_row_count,
         bad_features=tuple(sorted(tally.bad_features)[:MAX_LISTED]),

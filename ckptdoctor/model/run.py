@@ -214,6 +214,10 @@ class FeatureStats:
     mean: float | None
     std: float | None
     outlier_z: float | None = None  # largest robust z-score (median and MAD) in the feature
+    code: float | None = (
+        None  # a value far outside all others that stands repeatedly, as a missing value's stand-in does
+    )
+    code_count: int = 0  # how often it stands among the values that were looked at
 
 
 @dataclass(frozen=True, slots=True)

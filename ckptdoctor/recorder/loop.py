@@ -10,9 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from ckptdoctor.recorder.batchfile import Batch
+from ckptdoctor.recorder.measures import gradient_norm, loss_scale, weights_finite
 from ckptdoctor.recorder.record import Reason
 from ckptdoctor.recorder.rng import seed_generators
-from ckptdoctor.recorder.seam import StepRow, gradient_norm, loss_scale, weights_finite
+from ckptdoctor.recorder.seam import StepRow
 from ckptdoctor.recorder.session import Session
 
 logger = logging.getLogger("ckptdoctor.recorder")

@@ -23,6 +23,15 @@ import numpy as np
 import tensorflow as tf
 
 from ckptdoctor.recorder.batchfile import Batch
+from ckptdoctor.recorder.measures import (
+    accumulates,
+    gradient_norm,
+    learning_rate,
+    loss_scale,
+    scalar,
+    unknown,
+    weights_finite,
+)
 from ckptdoctor.recorder.rng import seed_generators
 
 UNBOUNDED = -1  # capacity: a full queue would block training, so it must never be full
@@ -145,7 +154,7 @@ class Seam:
             if loss is None and isinstance(outputs, dict) and "loss" in outputs:
                 loss = outputs["loss"]  # a step of the user's own: Keras' running mean at least
             self._known.update(loss=loss is not None, norm=norm is not None)
-            return outputs, tf.stack([_scalar(loss), _scalar(norm)])
+            return outputs, tf.stack([scalar(loss), scalar(norm)])
 
         return train_step
 
@@ -200,7 +209,7 @@ class Seam:
             self._problem(f"{what}: {type(error).__name__}: {error}")
 
     def _put_batch(self, data: Any) -> None:
-        self._rate = _learning_rate(self._model.optimizer)
+        self._rate = learning_rate(self._model.optimizer)
         replicas = self._replicas(data)
         if tf.executing_eagerly():
             self._on_trace()
@@ -237,7 +246,7 @@ class Seam:
         good = (tf.math.is_finite(loss) & finite) if self._known["loss"] else finite
         if self._known["norm"] and accumulates(self._model.optimizer):
             good &= tf.math.is_finite(norm)  # weights stay finite for some steps; the accumulator is poisoned already
-        rate = self._rate if self._rate is not None else _nan()
+        rate = self._rate if self._rate is not None else unknown()
         scale = tf.identity(self._scale)  # of this step: the optimizer may have changed its own since
         self._scale.assign(tf.cast(loss_scale(self._model.optimizer), tf.float64))
         step, failed = self._state[0], self._state[1]
@@ -311,52 +320,6 @@ def unpack(data: Any) -> tuple[Any, Any, Any]:
     return x, y, sample_weight
 
 
-def gradient_norm(grads: Any) -> Any:
-    """Global norm, float32; of sparse gradients the norm of their slices. TensorFlow's l2_loss is half the squared norm."""
-    parts = [tf.nn.l2_loss(_at_least_float32(getattr(g, "values", g))) for g in grads if g is not None]
-    return tf.sqrt(2.0 * tf.add_n([tf.cast(p, tf.float32) for p in parts])) if parts else tf.constant(float("nan"))
-
-
-def weights_finite(variables: Any) -> Any:
-    """Whether the sum of squares of all floating-point variables is finite: one pass, no temporary.
-
-    It is not finite also for finite entries beyond 1e19; whoever reads it has to look again before saying so.
-    """
-    values = [tf.convert_to_tensor(v.value) for v in variables]
-    sums = [tf.nn.l2_loss(_at_least_float32(v)) for v in values if v.dtype.is_floating]
-    return tf.math.is_finite(tf.add_n([tf.cast(s, tf.float32) for s in sums])) if sums else tf.constant(True)
-
-
-def accumulates(optimizer: Any) -> bool:
-    """Whether gradients are added up over several steps before they change the weights."""
-    return bool(getattr(getattr(optimizer, "inner_optimizer", optimizer), "gradient_accumulation_steps", None))
-
-
-def loss_scale(optimizer: Any) -> Any:
-    """What the optimizer multiplies the loss by: the dynamic scale, the fixed factor, or 1."""
-    dynamic = getattr(optimizer, "dynamic_scale", None)
-    if dynamic is not None:
-        return tf.convert_to_tensor(dynamic.value)
-    fixed = getattr(optimizer, "initial_scale", None) or getattr(optimizer, "loss_scale_factor", None)
-    return tf.constant(fixed or 1.0, tf.float32)
-
-
-def _at_least_float32(value: Any) -> Any:
-    return tf.cast(value, tf.float32) if value.dtype.size < 4 else value
-
-
-def _learning_rate(optimizer: Any) -> Any:
-    try:
-        rate = optimizer.learning_rate
-        return tf.cast(tf.convert_to_tensor(getattr(rate, "value", rate)), tf.float64)
-    except Exception:  # noqa: BLE001 - no optimizer, or a learning rate of the user's own kind
-        return _nan()
-
-
-def _nan() -> Any:
-    return tf.constant(float("nan"), tf.float64)
-
-
 def _unscaled(loss: Any, strategy: Any) -> Any:
     """Keras divides a replica's loss by the number of replicas, so that gradients can be summed."""
     return loss * strategy.num_replicas_in_sync if strategy.num_replicas_in_sync > 1 else loss
@@ -367,13 +330,6 @@ def _usable(tensor: Any) -> Any:
     if tensor is None or not tf.is_symbolic_tensor(tensor):
         return tensor
     return tensor if tensor.graph is tf.compat.v1.get_default_graph() else None
-
-
-def _scalar(value: Any) -> Any:
-    if value is None:
-        return tf.constant(float("nan"), tf.float32)
-    tensor = tf.cast(tf.convert_to_tensor(value), tf.float32)
-    return tensor if tensor.shape.rank == 0 else tf.reduce_mean(tensor)
 
 
 def _rows(data: Any) -> Any:

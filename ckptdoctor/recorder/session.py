@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ckptdoctor.recorder.batchfile import Batch
+from ckptdoctor.recorder.measures import accumulates
 from ckptdoctor.recorder.record import (
     Kept,
     Reason,
@@ -34,7 +35,7 @@ from ckptdoctor.recorder.rundir import (
     fallback_directory,
     timestamp,
 )
-from ckptdoctor.recorder.seam import StepRow, accumulates
+from ckptdoctor.recorder.seam import StepRow
 from ckptdoctor.recorder.tape import Snapshot, StateReader, Tape
 
 LOG_SECONDS = 5.0  # steps.jsonl lags by no more than a window or this

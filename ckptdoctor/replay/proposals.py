@@ -17,13 +17,17 @@ from ckptdoctor.replay.propose_model import (
     stable_loss,
 )
 from ckptdoctor.replay.propose_optimizer import adam, clipping, epsilon, rates_far, rates_near, slots, smaller_rates
-from ckptdoctor.replay.propose_structure import structure
+from ckptdoctor.replay.propose_structure import behind_head, structure
 from ckptdoctor.replay.situation import LOSS_OPS, Maker, Situation, any_nonfinite, layer_formula
 
 
 def propose(at: Situation) -> list[Trial]:
     """Trials in the order to run them; what does not apply is listed in `at.skipped`."""
-    groups = [layer_norm, *(_collapse_order(at) if at.collapsed else [guarded, finite_mask, *_failure_order(at)])]
+    groups = [
+        behind_head,
+        layer_norm,
+        *(_collapse_order(at) if at.collapsed else [guarded, finite_mask, *_failure_order(at)]),
+    ]
     trials: list[Trial] = []
     seen: set[str] = set()
     for make in groups:

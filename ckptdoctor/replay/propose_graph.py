@@ -69,7 +69,7 @@ def guarded(at: Situation) -> list[Trial]:
     return [
         surgery.in_place_trial(
             "guard_operation",
-            f"the argument of {point.layer} kept where {type(operation).__name__.lower()} and its slope are finite",
+            f"the argument of {point.layer} kept away from where it breaks",
             Cause.MIXED_PRECISION if at.half else Cause.ARCHITECTURE,
             line,
             [(operation, "call", guard(at.step.dialect.keras.ops, operation.call, small))],

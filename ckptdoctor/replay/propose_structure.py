@@ -52,6 +52,23 @@ def structure(at: Situation) -> list[Trial]:
     return found[:MAX_TRIALS]
 
 
+def behind_head(at: Situation) -> list[Trial]:
+    """Dropout as the last layer, behind the answer, switched off."""
+    outputs = list(at.model.layers[-1:])
+    return [
+        surgery.in_place_trial(
+            "structure_behind_head",
+            f"no dropout in {layer.name}, behind the answer",
+            Cause.ARCHITECTURE,
+            f"# without layer {layer.name!r}: no dropout behind the last layer with weights",
+            [(layer, "rate", 0.0)],
+            layer=str(layer.name),
+        )
+        for layer in outputs
+        if type(layer).__name__ in DROPOUT and layer.rate > 0
+    ]
+
+
 def _trial(at: Situation, key: str, name: str, change: str, code: str, edit: Callable[[dict[str, Any]], None]) -> Trial:
     def edited(config: dict[str, Any]) -> dict[str, Any]:
         for entry in config["config"]["layers"]:

@@ -36,6 +36,7 @@ FAR_BELOW = 0.65  # of the targets' variation that simple models explain out of 
 # healthy runs with such a gap still fall by a fifth over their last half
 SLOW = 0.06  # relative fall over the last half below which such a run is not on its way; measured, as above
 LONG = 8  # epochs from which a fall of SLOW is more than noise
+HOPELESS = 2.0  # times the constant's loss; measured: healthy runs of that length end below it
 FAR_ABOVE = 5.0  # times a guessed constant's loss that leave no doubt; hand-chosen
 CONSTANT = 1e-3  # spread of predictions ÷ spread of targets below which the output is one value; hand-chosen
 
@@ -139,14 +140,8 @@ def _well(skill: Skill) -> bool:
 
 def _far_below_easy(evidence: Evidence) -> Standstill | None:
     """A model with some skill that stands far below what simple models reach on the same rows."""
-    series, constant = training_loss(evidence), trivial_loss(evidence)
-    if series is None or series.axis != "epoch" or constant is None or constant[0] <= 0 or len(series.values) < 3:
-        return None
-    fall, last = late_fall(series), median(series.values[-3:])
-    if fall is None:
-        return None
-    text = f"The loss stands at {last:.4g} over its last epochs; always predicting one value gives {constant[0]:.4g} ({constant[1]})."
-    told = _by_association(evidence, last / constant[0], fall, text)
+    curve = _curve(evidence)
+    told = _by_association(evidence, curve) if curve is not None and curve.certain else None
     return told if told is not None and told.kind == "fails_an_easy_task" else None
 
 
@@ -164,13 +159,14 @@ def _by_skill(skill: Skill, evidence: Evidence) -> Standstill | None:
         spread = skill.prediction_std / (skill.target_std or 1.0)
         text = f"Predictions do not depend on the inputs: their spread over rows is {skill.prediction_std:.1e}, that of the targets {skill.target_std:.2g}."
         return Standstill("constant_output", text, spread, CONSTANT, "spread of predictions ÷ targets", 0.95)
-    if _shows_skill(skill) or skill.score is None or _on_its_way(evidence):
+    ratio = _over_constant(skill)
+    far = ratio is not None and _far_off(evidence, ratio)
+    if _shows_skill(skill) or skill.score is None or (_on_its_way(evidence) and not far):
         return None
     accuracy = (
         "" if skill.accuracy is None else f" (accuracy {skill.accuracy:.2f}, majority class {skill.majority:.2f})"
     )
-    if skill.loss is not None and skill.trivial_loss is not None and skill.trivial_loss > 0:
-        ratio = skill.loss / skill.trivial_loss
+    if ratio is not None:
         if ratio >= NO_BETTER:
             kind = "worse_than_constant" if ratio > 1.5 else "no_better_than_constant"
             text = f"After training the loss on the recorded batches is {skill.loss:.4g}; always predicting one value gives {skill.trivial_loss:.4g}{accuracy}."
@@ -180,6 +176,18 @@ def _by_skill(skill: Skill, evidence: Evidence) -> Standstill | None:
         text = f"After training the model explains {max(skill.score, 0.0):.0%} of what a constant prediction leaves unexplained{accuracy}."
         return Standstill("no_better_than_constant", text, skill.score, 0.02, "share explained", 0.8)
     return None
+
+
+def _over_constant(skill: Skill) -> float | None:
+    """Loss ÷ loss of the best constant; None where that is unknown or not positive."""
+    if skill.loss is None or skill.trivial_loss is None or skill.trivial_loss <= 0:
+        return None
+    return skill.loss / skill.trivial_loss
+
+
+def _far_off(evidence: Evidence, ratio: float) -> bool:
+    """After so many epochs a loss that is still twice a constant's was not merely begun too far away."""
+    return ratio > HOPELESS and _epochs(evidence) >= LONG
 
 
 def _on_its_way(evidence: Evidence) -> bool:
@@ -203,37 +211,53 @@ def _rise(series: Series) -> float | None:
     return median(values[-third:]) - median(values[:third])
 
 
-def _by_log(evidence: Evidence) -> Standstill | None:
+@dataclass(frozen=True, slots=True)
+class _Curve:
+    """The end of the training loss: its ratio to a constant's loss, its late fall, whether the constant is certain, in words."""
+
+    ratio: float
+    fall: float
+    certain: bool
+    text: str
+
+
+def _curve(evidence: Evidence) -> _Curve | None:
     series = training_loss(evidence)
     if series is None or series.axis != "epoch" or not series.values or series.nonfinite:
         return None
     fall = late_fall(series)
-    constant = trivial_loss(evidence) or _guess_of_constant(evidence)
+    measured = trivial_loss(evidence)
+    constant = measured or _guess_of_constant(evidence)
     if fall is None or constant is None or constant[0] <= 0:
         return None
     last = median(series.values[-3:])
-    ratio = last / constant[0]
-    certain = trivial_loss(evidence) is not None
     text = f"The loss stands at {last:.4g} over its last epochs; always predicting one value gives {constant[0]:.4g} ({constant[1]})."
-    unit = "loss ÷ loss of the best constant"
-    if certain and ratio > FAR_FROM_EASY and fall < 2 * MOVING:
-        told = _by_association(evidence, ratio, fall, text)
+    return _Curve(last / constant[0], fall, measured is not None, text)
+
+
+def _by_log(evidence: Evidence) -> Standstill | None:
+    curve = _curve(evidence)
+    if curve is None:
+        return None
+    ratio, certain = curve.ratio, curve.certain
+    if certain and ratio > FAR_FROM_EASY and curve.fall < 2 * MOVING:
+        told = _by_association(evidence, curve)
         if told is not None:
             return told
-    if _on_its_way(evidence) or ratio < NO_BETTER:
+    if ratio < NO_BETTER or (_on_its_way(evidence) and not (certain and _far_off(evidence, ratio))):
         return None
     if not certain and 1 / NO_BETTER < ratio < FAR_ABOVE:
         return None  # the guess of the constant may be off by as much
     kind = "worse_than_constant" if ratio > 1.5 else "no_better_than_constant"
-    return Standstill(kind, text, ratio, NO_BETTER, unit, 0.85 if certain else 0.7)
+    return Standstill(kind, curve.text, ratio, NO_BETTER, "loss ÷ loss of the best constant", 0.85 if certain else 0.7)
 
 
-def _by_association(evidence: Evidence, ratio: float, fall: float, text: str) -> Standstill | None:
+def _by_association(evidence: Evidence, curve: _Curve) -> Standstill | None:
     """What simple models make of the recorded rows tells a hard task from a run that fails at an easy one."""
     measured = evidence.batches.association if isinstance(evidence.batches, Batches) else None
     if not isinstance(measured, Association) or measured.rows < MIN_ROWS:
         return None
-    unit = "loss ÷ loss of the best constant"
+    ratio, fall, text, unit = curve.ratio, curve.fall, curve.text, "loss ÷ loss of the best constant"
     above = (measured.score - measured.chance) / max(measured.chance_std, 1e-9)
     if above < 2.5 and measured.score < 0.03 and ratio > LITTLE_BETTER:
         more = " Simple models do no better than chance either: inputs do not predict targets."

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 from ckptdoctor.scanner.api import ScanReport, scan
-from ckptdoctor.scanner.engine import Counts, Scan
+from ckptdoctor.scanner.counts import Counts
+from ckptdoctor.scanner.engine import Scan
 from ckptdoctor.scanner.merge import merge
 from ckptdoctor.scanner.options import ScanOptions
 from ckptdoctor.scanner.result import Kind, ScanResult

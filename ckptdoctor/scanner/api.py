@@ -9,7 +9,8 @@ from datetime import datetime
 from types import TracebackType
 
 from ckptdoctor.model import Missing, Severity
-from ckptdoctor.scanner.engine import Counts, Scan
+from ckptdoctor.scanner.counts import Counts
+from ckptdoctor.scanner.engine import Scan
 from ckptdoctor.scanner.options import ScanOptions
 from ckptdoctor.scanner.patterns import parse_since
 from ckptdoctor.scanner.result import ScanResult

@@ -9,11 +9,12 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 from ckptdoctor.model import CkptDoctorError, Status
+from ckptdoctor.scanner.counts import Counts
 from ckptdoctor.scanner.options import ScanOptions, processors
 from ckptdoctor.scanner.pool import Answer, ForeignPool, LocalPool, Task, lost
 from ckptdoctor.scanner.result import Kind, ScanResult, from_dict
@@ -27,42 +28,6 @@ SETTLE = 1.0  # seconds before a file that seems to be changing is looked at aga
 WAITING_LIMIT = 1000  # files that may wait for that at a time; beyond, the first look counts
 GIVE_UP = 5  # remote objects failing in a row, …
 GIVE_UP_REQUESTS = 4  # … and times the limit of a request without a success: the store is down, not the objects
-
-
-@dataclass(slots=True)
-class Counts:
-    """Where a scan stands.
-
-    Attributes:
-        found: checkpoints seen by the walk, filters applied, of all shares. taken: those of this share.
-        done: results so far. resumed: those among them taken from the results file.
-        foreign: sound files of another kind with a checkpoint's suffix (a data set in HDF5), left out.
-        bytes: that were read. size: of the checkpoints measured.
-    """
-
-    found: int = 0
-    taken: int = 0
-    done: int = 0
-    healthy: int = 0
-    sick: int = 0
-    unreadable: int = 0
-    warned: int = 0
-    resumed: int = 0
-    foreign: int = 0
-    bytes: int = 0
-    size: int = 0
-    runs: int = 0
-    sick_runs: int = 0
-
-    def add(self, result: ScanResult) -> None:
-        """Count one result."""
-        self.done += 1
-        self.healthy += result.status is Status.HEALTHY
-        self.sick += result.status is Status.SICK
-        self.unreadable += result.status is Status.UNREADABLE
-        self.warned += result.status is Status.HEALTHY and bool(result.warnings)
-        self.bytes += result.bytes_read
-        self.size += result.size_bytes
 
 
 class Pool(Protocol):

@@ -166,7 +166,7 @@ def test_a_tested_fix_is_the_advice_with_its_code_and_where_to_resume():
     diagnosis = diagnose(given_evidence)
     best = diagnosis.causes[0]
     assert (Cause.LEARNING_RATE, True, "SGD(0.01)") == (best.cause, best.fix.tested, best.fix.code)
-    assert "Continue from epoch_000.keras." in diagnosis.verdict.next_step
+    assert "Start again from epoch_000.keras." in diagnosis.verdict.next_step
 
 
 @pytest.mark.parametrize("part", ["spec", "optimizer", "logs", "batches", "timeline"])

@@ -76,6 +76,19 @@ def test_scale_and_outliers_of_each_feature(tmp_path):
     assert features[2].outlier_z > 300
 
 
+def test_a_value_that_stands_for_missing_ones(tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(4, 64, 5))
+    x[1, 3:9, 0] = 99999.0
+    x[0, :4, 1] = -999.0
+    x[2, 7, 2] = 99999.0  # once is an outlier
+    x[..., 3] = rng.integers(0, 2, (4, 64))  # two values are no measurement with a code
+    x[0, :5, 4] = x[..., 4].max() + 3.0  # near the others
+    features = measured(tmp_path, x=x, y=np.zeros((4, 64))).inputs[0].features
+    assert [(99999.0, 6), (-999.0, 4)] == [(f.code, f.code_count) for f in features[:2]]
+    assert [None] * 3 == [f.code for f in features[2:]]
+
+
 def test_constant_features(tmp_path):
     x = np.random.default_rng(0).normal(size=(2, 8, 4))
     x[..., 2] = 7.0

@@ -34,12 +34,26 @@ def pattern(kind: str, **changes):
     return evidence(census=BAD, fingerprint=fingerprint(Pattern(kind, **(fields | changes))))
 
 
-def deep(n: int, activation: str = "relu", **changes):
+def deep(n: int, activation: str = "relu", *, norm: bool = False, **changes):
     return spec(
         *[layer(f"h{i}", activation=activation) for i in range(n)],
+        *([layer("bn", "BatchNormalization", activation=None)] if norm else []),
         layer("out", units=1, activation="linear"),
         **changes,
     )
+
+
+DROP = layer("drop", "Dropout", activation=None)
+
+
+def biased(value: float) -> dict:
+    return {"bias_initializer": {"class_name": "Constant", "config": {"value": value}}}
+
+
+def narrow_start():
+    """Four kernels, each with a quarter of the usual spread: a signal that passes all of them is 256 times smaller."""
+    kernels = [tensor(f"h{i}/kernel", shape=(64, 64), rms=0.25 * math.sqrt(2 / 64)) for i in range(4)]
+    return census(*kernels, iterations=0)
 
 
 def graph(*layers):
@@ -332,6 +346,39 @@ ROWS = [
         ),
         lambda: evidence(optimizer=state("SGD", untouched_slots=True, iterations=3)),
         cause=Cause.MIXED_PRECISION,
+    ),
+    Row(
+        "CKD138",
+        lambda: evidence(census=BAD, spec=spec(layer("out", units=3, activation="softmax"), DROP)),
+        lambda: evidence(census=BAD, spec=spec(DROP, layer("out", units=3, activation="softmax"))),
+        cause=Cause.ARCHITECTURE,
+        severity=Severity.WARNING,
+        says="ends in Dropout (drop), behind out (softmax)",
+    ),
+    Row(
+        "CKD138",
+        lambda: evidence(
+            census=BAD, spec=spec(layer("out", units=3, activation="softmax"), layer("bn", "BatchNormalization"))
+        ),
+        # an embedding that is normalised last is common
+        lambda: evidence(
+            census=BAD, spec=spec(layer("out", units=3, activation="linear"), layer("bn", "BatchNormalization"))
+        ),
+        cause=Cause.ARCHITECTURE,
+    ),
+    Row(
+        "CKD119",  # told by the configuration alone
+        lambda: evidence(census=census(), spec=spec(layer("out", units=1, activation="sigmoid", config=biased(49.0)))),
+        lambda: evidence(census=census(), spec=spec(layer("out", units=1, activation="sigmoid", config=biased(-4.6)))),
+        cause=Cause.INITIALIZATION,
+        says="out starts with a bias of 49",
+    ),
+    Row(
+        "CKD119",
+        lambda: evidence(census=narrow_start(), spec=deep(4)),
+        lambda: evidence(census=narrow_start(), spec=deep(4, norm=True)),
+        cause=Cause.INITIALIZATION,
+        says="together they shrink the signal",
     ),
     Row(
         "CKD137",

@@ -81,6 +81,19 @@ EASY = Association("ridge regression", 0.95, 0.0, 0.02, 256)
 HARD = Association("ridge regression", 0.30, 0.0, 0.02, 256)
 
 
+HALVES = (0.693, 0.694, 0.693, 0.693, 0.694, 0.693, 0.693, 0.693)  # ln 2: one half for every row
+NORMED = (
+    layer("h"),
+    layer("bn", "BatchNormalization"),
+    layer("out", units=1, activation="linear"),
+)
+
+
+def coded(code: float | None, count: int) -> FeatureStats:
+    """A feature with a value that stands for missing ones, or None."""
+    return FeatureStats(0, 0, -3.0, code or 3.0, 0.0, 1.0, code=code, code_count=count)
+
+
 def few_rows():
     """Eight recorded rows: what a model seems to know of them may be chance."""
     return batches(array(shape=(8, 1, 10)), classes(shape=(8, 1, 1)))
@@ -178,6 +191,12 @@ ROWS = [
         lambda: evidence(logs=log(series(), series("accuracy", (0.5, 0.5, 0.6, 0.5, 0.5)))),
         cause=Cause.ACTIVATION,
         severity=Severity.ERROR,
+    ),
+    Row(
+        "CKD206",  # the share of rows hit exactly by a regression is 0 for ever
+        lambda: evidence(logs=log(series(), series("accuracy", (0.0,) * 5)), batches=batches(y=classes())),
+        lambda: evidence(logs=log(series(), series("accuracy", (0.0,) * 5)), batches=batches()),
+        cause=Cause.ACTIVATION,
     ),
     Row(
         "CKD207",
@@ -369,6 +388,14 @@ ROWS = [
         cause=Cause.ARCHITECTURE,
     ),
     Row(
+        "CKD412",  # images, but the layer stands behind the flattening
+        lambda: evidence(spec=spec(layer("flat", "Flatten"), *NORMED), batches=batches(array(shape=(8, 1, 4, 4, 1)))),
+        lambda: evidence(
+            spec=spec(layer("conv", "Conv2D"), *NORMED[1:]), batches=batches(array(shape=(8, 1, 4, 4, 1)))
+        ),
+        cause=Cause.ARCHITECTURE,
+    ),
+    Row(
         "CKD413",
         lambda: evidence(batches=batches(y=array("y", "target", classes=((0.0, 240), (1.0, 16)), integral=True))),
         lambda: evidence(batches=batches(y=array("y", "target", classes=((0.0, 140), (1.0, 116)), integral=True))),
@@ -511,6 +538,38 @@ ROWS = [
             experiments=(experiment("structure_pooling", Cause.ARCHITECTURE, removes=None, learns=False),)
         ),
         cause=Cause.ARCHITECTURE,
+    ),
+    Row(
+        "CKD502",
+        lambda: reproduced(experiment("structure_behind_head", Cause.ARCHITECTURE)),
+        lambda: reproduced(experiment("structure_behind_head", Cause.ARCHITECTURE, removes=False, learns=None)),
+        cause=Cause.ARCHITECTURE,
+    ),
+    Row(
+        "CKD416",
+        lambda: stuck(batches=batches(y=array("y", "target", features=(coded(99999.0, 5),)))),
+        lambda: stuck(batches=batches(y=array("y", "target", features=(coded(None, 0),)))),
+        cause=Cause.LABELS,
+        says="99999 stands 5 times",
+    ),
+    Row(
+        "CKD416",
+        lambda: evidence(census=BAD, batches=batches(array(features=(coded(-999.0, 9),)))),
+        lambda: evidence(census=BAD, batches=batches(array(features=(coded(None, 0),)))),
+        cause=Cause.DATA_SCALE,
+    ),
+    Row(
+        "CKD417",
+        lambda: stuck(spec=BINARY, batches=batches(y=classes(2, shape=(8, 32, 2))), logs=log(series(values=HALVES))),
+        lambda: stuck(spec=BINARY, batches=batches(y=classes(2, shape=(8, 32, 1))), logs=log(series(values=HALVES))),
+        cause=Cause.LABELS,
+        says="2 numbers a row, but out gives 1",
+    ),
+    Row(
+        "CKD601",  # still falling, but after ten epochs far above what one value for all rows would give
+        lambda: stuck(logs=log(series(values=tuple(80.0 - 7.0 * n for n in range(10))))),
+        lambda: stuck(logs=log(series(values=tuple(80.0 - 16.0 * n for n in range(5))))),
+        severity=Severity.ERROR,
     ),
     Row(
         "CKD502",

@@ -154,6 +154,8 @@ FEATURE = Record(
         plain("mean", Optional(REAL), "mean of the finite entries"),
         plain("std", Optional(REAL), "standard deviation of the finite entries"),
         plain("outlier_z", Optional(REAL), "largest robust z-score"),
+        plain("code", Optional(REAL), "a repeated value far outside all others, as for missing values"),
+        plain("code_count", INTEGER, "how often it stands"),
     ),
 )
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ckptdoctor.model import Cause, Evidence, Finding, Severity
+from ckptdoctor.model import Cause, Evidence, Finding, LayerSpec, ModelSpec, Severity
 from ckptdoctor.rules.parts import batches_of, spec_of, votes
 from ckptdoctor.rules.registry import Limits, rule
+from ckptdoctor.rules.symptoms import NORMALISING, PASS_THROUGH
+
+FLATTENING = frozenset({"Flatten"})
+KEEPS_RANK = PASS_THROUGH | NORMALISING | {"Dense", "Activation", "ReLU", "LeakyReLU", "ELU", "PReLU"}
 
 
 @rule(
@@ -30,8 +34,10 @@ from ckptdoctor.rules.registry import Limits, rule
     """,
 )
 def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
-    norms = [layer for layer in spec_of(evidence).layers if layer.class_name == "BatchNormalization"]
-    single = [a for a in batches_of(evidence).inputs if len(a.shape) == 3 and a.shape[1] == 1]
+    spec = spec_of(evidence)
+    single = [a for a in batches_of(evidence).inputs if len(a.shape) > 2 and a.shape[1] == 1]
+    flat = all(len(a.shape) == 3 for a in single)
+    norms = [n for n in spec.layers if n.class_name == "BatchNormalization" and _takes_vectors(spec, n, flat=flat)]
     if not norms or not single:
         return
     yield Finding(
@@ -47,3 +53,23 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
             (Cause.LEARNING_RATE, -0.5, "the structure explains it"),
         ),
     )
+
+
+def _takes_vectors(spec: ModelSpec, norm: LayerSpec, *, flat: bool) -> bool:
+    """Whether a layer's input has no axis but rows and features, so that a batch of one row gives one element a feature.
+
+    Args:
+        flat: the model's inputs are vectors.
+    """
+    layer: LayerSpec | None = norm
+    for _ in range(len(spec.layers)):
+        layer = spec.layer(layer.inbound[0]) if layer is not None and len(layer.inbound) == 1 else None
+        if layer is None:
+            return False
+        if layer.class_name in FLATTENING or layer.class_name.startswith("Global"):
+            return True
+        if layer.class_name == "InputLayer":
+            return flat
+        if layer.class_name not in KEEPS_RANK:
+            return False
+    return False

@@ -9,7 +9,10 @@ from ckptdoctor.evidence.initializers import fans
 from ckptdoctor.model import Cause, Census, Evidence, Finding, ModelSpec, Role, Severity, TensorStats, Timeline
 from ckptdoctor.rules.parts import maybe_spec, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
-from ckptdoctor.rules.symptoms import went_nonfinite
+from ckptdoctor.rules.symptoms import NORMALISING, went_nonfinite
+
+SMALLER_THAN_GLOROT = 0.5
+"""Of He's spread: Glorot's is 0.7 of it for layers of equal width, 0.5 where the next is three times as wide."""
 
 OFF = 1.5
 """Times the usual spread from which a kernel counts as off beside others of the same initialiser; hand-chosen."""
@@ -41,13 +44,20 @@ def initial_census(evidence: Evidence) -> Census | None:
             5.0, unit="rms", source="Keras starts embeddings within 0.05; tables with unit variance are common"
         ),
         "bias": Threshold(1.5, unit="|mean|", source="biases start at 0, forget gates at 1"),
+        "set_bias": Threshold(
+            7.0, unit="|bias|", source="the log-odds of a class with a share of one in a thousand is -6.9"
+        ),
+        "together": Threshold(
+            0.01, unit="product of std ÷ He std", source="hand-chosen: a signal that shrinks a hundredfold on its way"
+        ),
         "small": Threshold(
             0.08, unit="std ÷ He std", source="hand-chosen; each layer divides the signal by about this factor"
         ),
     },
     doc="""
     ## What it finds
-    Kernels that, before the first step, are constant, or whose spread is far above or below √(2 / fan-in).
+    Kernels that, before the first step, are constant, or whose spread is far above or below √(2 / fan-in), each alone or
+    all together; biases and embeddings that start far from zero.
     ## Why it matters
     With that spread a relu layer keeps the size of its signal. A factor of four too large in every layer makes the
     signal, and the gradient, grow fourfold a layer; a factor of ten too small makes them vanish; a constant makes all units equal.
@@ -60,6 +70,7 @@ def initial_census(evidence: Evidence) -> Census | None:
     """,
 )
 def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
+    yield from _by_configuration(evidence, limits)
     census = initial_census(evidence)
     if census is None:
         return
@@ -76,6 +87,8 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     odd = [(t, r) for t in kernels if (r := _ratio(t)) > limits["large"] or r < limits["small"]]
     if odd:
         yield _kernels(odd, kernels, evidence, limits)
+    elif (together := _together(kernels, evidence, limits)) is not None:
+        yield together
     for t in judged:
         embedding = "embedding" in t.info.variable and (t.rms or 0.0) > limits["embedding"]
         bias = t.info.variable == "bias" and len(t.info.shape) == 1 and abs(t.mean or 0.0) > limits["bias"]
@@ -177,3 +190,55 @@ def _judged(evidence: Evidence, layer: str | None) -> bool:
     spec = maybe_spec(evidence)
     known = spec.layer(layer) if spec is not None and layer is not None else None
     return known is None or (known.trainable and known.registered is None)
+
+
+def _by_configuration(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
+    """A bias set by hand to more than the log-odds of any class; the configuration tells it without a first checkpoint."""
+    spec = maybe_spec(evidence)
+    for layer in spec.layers if spec is not None else ():
+        config = layer.config.get("bias_initializer")
+        inner = config.get("config") if isinstance(config, dict) else None
+        value = inner.get("value") if isinstance(inner, dict) else None
+        if isinstance(value, int | float) and abs(value) > limits["set_bias"] and layer.registered is None:
+            yield Finding(
+                rule="CKD119",
+                severity=Severity.WARNING,
+                message=f"{layer.name} starts with a bias of {value:g}, set by its initialiser.",
+                layer=layer.name,
+                variable="bias",
+                step=0,
+                measured=float(value),
+                threshold=limits["set_bias"],
+                unit="|bias|",
+                votes=votes((Cause.INITIALIZATION, 2.8, "the bias starts far outside the usual")),
+                data={"locates": True},
+            )
+            return
+
+
+def _together(kernels: list[TensorStats], evidence: Evidence, limits: Limits) -> Finding | None:
+    """Kernels of which none is far too small, but the signal that passes all of them is."""
+    spec = maybe_spec(evidence)
+    if spec is None or any(layer.class_name in NORMALISING for layer in spec.layers):
+        return None
+    order = {layer.name: n for n, layer in enumerate(spec.layers)}
+    small = [(t, r) for t in kernels if t.info.layer in order and (r := _ratio(t)) < SMALLER_THAN_GLOROT]
+    product = math.prod(r for _, r in small)
+    if len(small) < 3 or product > limits["together"]:
+        return None
+    first = min((t for t, _ in small), key=lambda t: order[str(t.info.layer)])
+    return Finding(
+        rule="CKD119",
+        severity=Severity.WARNING,
+        message=f"Before training, {len(small)} kernels had less than the usual spread; together they shrink the signal to {product:.1g} of its size.",
+        layer=first.info.layer,
+        variable=first.info.variable,
+        step=0,
+        measured=product,
+        threshold=limits["together"],
+        unit="product of std ÷ √(2 / fan-in)",
+        votes=votes(
+            (Cause.INITIALIZATION, 2.4, "small initial kernels shrink signal and gradient"),
+            (Cause.VANISHING_GRADIENTS, 0.8, "small initial kernels shrink signal and gradient"),
+        ),
+    )

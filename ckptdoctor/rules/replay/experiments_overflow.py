@@ -25,6 +25,7 @@ SPECIFIC: dict[str, tuple[Cause, float]] = {
     "loss_scaling": (Cause.MIXED_PRECISION, 2.0),
     "epsilon": (Cause.OPTIMIZER, 2.0),
     "reinitialise": (Cause.INITIALIZATION, 3.0),
+    "structure_": (Cause.ARCHITECTURE, 4.0),
     "guard_operation": (Cause.ARCHITECTURE, 2.5),
     "finite_mask": (Cause.ARCHITECTURE, 2.5),
     "layer_norm": (Cause.ARCHITECTURE, 2.5),

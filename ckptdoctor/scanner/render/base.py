@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ckptdoctor.model import Status
-from ckptdoctor.scanner.engine import Counts
+from ckptdoctor.scanner.counts import Counts
 from ckptdoctor.scanner.result import ScanResult
 from ckptdoctor.scanner.runs import RunSummary
 
