@@ -105,6 +105,11 @@ def _is_optimizer(group: str) -> bool:
     return group.split("/", 1)[0] in _OPTIMIZERS
 
 
+def _inside_optimizer(group: str) -> bool:
+    """An optimizer that is not the model's own: of a nested model compiled for itself, or an attribute of a GAN's class."""
+    return any(part.endswith("optimizer") for part in group.split("/"))
+
+
 def _owners(raws: Sequence[RawTensor]) -> dict[str, _Owner]:
     owners: dict[str, _Owner] = {}
     for raw in raws:
@@ -139,9 +144,10 @@ def _infos(owner: _Owner, place: Place, *, partial: bool) -> list[TensorInfo]:
         names = [f"vars/{n}" if n.isdigit() else n for n in last]
     metric = place.metric or owner.group.split("/", 1)[0] in _METRICS
     packed = quantization_mode(place.config) == "int4"
+    foreign = Role.METRIC if metric else Role.STATE if _inside_optimizer(owner.group) else None
     infos: list[TensorInfo] = []
     for raw, name in zip(tensors, names, strict=True):
-        role = Role.METRIC if metric else _role(name, raw.dtype)
+        role = foreign or _role(name, raw.dtype)
         trainable = False if role is not Role.WEIGHT or place.frozen else (None if place.owner is None else True)
         if role is Role.WEIGHT and name.startswith("vars/"):
             trainable = False if place.frozen else None

@@ -165,6 +165,8 @@ class Skill:
         accuracy, majority: of classes; None for regression.
         loss: mean of the run's own loss. trivial_loss: the same of the best constant prediction, where computable.
         prediction_std, target_std: standard deviation over rows, mean over outputs.
+        rank_correlation: Spearman's, of predictions and targets over rows, mean of its absolute value over outputs that
+            vary: whatever scale the run's own loss asks for, a model that learned orders the rows.
     """
 
     score: float | None
@@ -175,6 +177,7 @@ class Skill:
     trivial_loss: float | None = None
     prediction_std: float | None = None
     target_std: float | None = None
+    rank_correlation: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

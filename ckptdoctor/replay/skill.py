@@ -21,6 +21,7 @@ from ckptdoctor.replay.step import TrainingStep
 LEARNS_SCORE = 0.15  # share explained from which a state counts as having learnt; measured on the case book
 MAX_ROWS = 4096
 MAX_CLASSES = 1000
+FEWEST_RANKED = 16  # rows from which a rank correlation is more than chance (hand-chosen)
 Floats = NDArray[np.float64]
 
 
@@ -111,7 +112,24 @@ def measure_skill(
         trivial_loss=trivial_loss(step, targets, judge, predictions.shape),
         prediction_std=_number(predictions.reshape(len(predictions), -1).std(axis=0).mean()),
         target_std=_number(wide.std(axis=0).mean()),
+        rank_correlation=rank_correlation(predictions.reshape(len(predictions), -1), wide),
     )
+
+
+def rank_correlation(given: Floats, wanted: Floats) -> float | None:
+    """Mean over outputs of Spearman's |rho|, of arrays (rows, outputs); None where nothing varies or widths differ."""
+    if given.shape != wanted.shape or len(given) < FEWEST_RANKED or not np.isfinite(given).all():
+        return None
+    columns = np.flatnonzero((np.ptp(given, axis=0) > 0) & (np.ptp(wanted, axis=0) > 0))[:MAX_CLASSES]
+    found = [abs(float(np.corrcoef(_ranks(given[:, c]), _ranks(wanted[:, c]))[0, 1])) for c in columns]
+    return _number(np.mean(found)) if found else None
+
+
+def _ranks(values: Floats) -> Floats:
+    """Ranks, equal values sharing their mean rank."""
+    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(count)
+    return np.asarray((last - (count - 1) / 2.0)[place], dtype=np.float64)
 
 
 def clean_batches(batches: Sequence[Batch]) -> list[Batch]:

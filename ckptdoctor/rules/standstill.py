@@ -38,6 +38,7 @@ SLOW = 0.06  # relative fall over the last half below which such a run is not on
 LONG = 8  # epochs from which a fall of SLOW is more than noise
 HOPELESS = 2.0  # times the constant's loss; measured: healthy runs of that length end below it
 FAR_ABOVE = 5.0  # times a guessed constant's loss that leave no doubt; hand-chosen
+ORDERED = 0.5  # rank correlation of predictions and targets that a model without skill does not show; hand-chosen
 CONSTANT = 1e-3  # spread of predictions ÷ spread of targets below which the output is one value; hand-chosen
 
 
@@ -159,6 +160,8 @@ def _by_skill(skill: Skill, evidence: Evidence) -> Standstill | None:
         spread = skill.prediction_std / (skill.target_std or 1.0)
         text = f"Predictions do not depend on the inputs: their spread over rows is {skill.prediction_std:.1e}, that of the targets {skill.target_std:.2g}."
         return Standstill("constant_output", text, spread, CONSTANT, "spread of predictions ÷ targets", 0.95)
+    if _other_scale(skill, evidence):
+        return None
     ratio = _over_constant(skill)
     far = ratio is not None and _far_off(evidence, ratio)
     if _shows_skill(skill) or skill.score is None or (_on_its_way(evidence) and not far):
@@ -176,6 +179,17 @@ def _by_skill(skill: Skill, evidence: Evidence) -> Standstill | None:
         text = f"After training the model explains {max(skill.score, 0.0):.0%} of what a constant prediction leaves unexplained{accuracy}."
         return Standstill("no_better_than_constant", text, skill.score, 0.02, "share explained", 0.8)
     return None
+
+
+def _other_scale(skill: Skill, evidence: Evidence) -> bool:
+    """The run's own loss is not at hand, and the model orders the rows as the targets do.
+
+    Such a loss may compare on another scale (the logarithm of the targets): what the usual loss makes of the
+    predictions then says nothing.
+    """
+    replay = evidence.replay
+    substituted = isinstance(replay, Replay) and replay.start is not None and replay.start.loss == "substituted"
+    return substituted and skill.rank_correlation is not None and skill.rank_correlation >= ORDERED
 
 
 def _over_constant(skill: Skill) -> float | None:

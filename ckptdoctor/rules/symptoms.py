@@ -49,6 +49,8 @@ NORMALISING = frozenset(
     {"BatchNormalization", "LayerNormalization", "GroupNormalization", "RMSNormalization", "UnitNormalization"}
 )
 FLAT = frozenset({"tanh", "sigmoid", "hard_sigmoid", "hard_tanh", "softsign"})  # saturate on both sides
+DYING = frozenset({"relu", "relu6", "hard_sigmoid", "hard_tanh", "hard_silu", "hard_swish", "threshold", "hard_shrink"})
+# exactly flat over half a line
 HAS_KERNEL = frozenset(
     {
         "Dense",
@@ -136,6 +138,20 @@ def hidden_activations(spec: ModelSpec) -> list[tuple[LayerSpec, str]]:
         for layer in spec.layers
         if layer.activation not in (None, "linear") and layer.name not in skip and layer.activation is not None
     ]
+
+
+def units_can_die(spec: ModelSpec | None) -> bool:
+    """Whether a unit can get a slope of exactly zero from its activation; True where the model is not known."""
+    if spec is None:
+        return True
+    known = [layer for layer in spec.layers if layer.registered is None]
+    one_softmax = any(layer.activation == "softmax" and layer.units == 1 for layer in known)
+    return one_softmax or len(known) < len(spec.layers) or any(layer.activation in DYING for layer in known)
+
+
+def own_losses(spec: ModelSpec | None) -> bool:
+    """Whether a loss is of the user's own making."""
+    return any(loss.custom for loss in losses_of(spec))
 
 
 def targets(evidence: Evidence) -> ArrayStats | None:

@@ -275,3 +275,16 @@ def test_opening_needs_no_hdf5_library():
         "assert not {'h5py', 'tensorflow', 'keras', 'ml_dtypes'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_an_optimizer_of_a_nested_model_is_no_weight(tmp_path):
+    # a frozen discriminator compiled for itself, inside a GAN: its zero slots looked like constant kernels
+    path = tmp_path / "gan.weights.h5"
+    with h5py.File(path, "w") as file:
+        file["layers/sequential/layers/dense/vars/0"] = np.ones((3, 4), np.float32)
+        file["layers/sequential/optimizer/vars/0"] = np.int64(120)
+        file["layers/sequential/optimizer/vars/2"] = np.zeros((3, 4), np.float32)
+        file["d_optimizer/vars/1"] = np.zeros((3, 4), np.float32)
+    with open_checkpoint(str(path)) as checkpoint:
+        roles = {t.info.path: t.info.role for t in checkpoint.tensors}
+    assert {"layers/sequential/layers/dense/vars/0"} == {p for p, role in roles.items() if role is Role.WEIGHT}

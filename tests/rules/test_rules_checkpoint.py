@@ -46,6 +46,24 @@ def deep(n: int, activation: str = "relu", *, norm: bool = False, **changes):
 DROP = layer("drop", "Dropout", activation=None)
 
 
+def variance(low: float):
+    return tensor("bn/moving_variance", shape=(64,), role=Role.STATISTIC, low=low)
+
+
+def heavy(momentum: float):
+    return optimizer("SGD", 0.3, momentum=momentum)
+
+
+def standing(**parts):
+    """A finite run whose loss stays at that of an even guess over ten classes."""
+    head = layer("out", units=10, activation="softmax")
+    fields = {
+        "spec": spec(layer("h1"), head, loss=loss("sparse_categorical_crossentropy")),
+        "logs": log(series(values=(2.31, 2.303, 2.304, 2.303, 2.303, 2.303))),
+    }
+    return evidence(**(fields | parts))
+
+
 def biased(value: float) -> dict:
     return {"bias_initializer": {"class_name": "Constant", "config": {"value": value}}}
 
@@ -346,6 +364,50 @@ ROWS = [
         ),
         lambda: evidence(optimizer=state("SGD", untouched_slots=True, iterations=3)),
         cause=Cause.MIXED_PRECISION,
+    ),
+    Row(
+        "CKD135",  # nothing in the model is exactly flat: the own loss is
+        lambda: evidence(optimizer=state(untouched_slots=True), spec=deep(2, "tanh", loss=loss("sign", custom=True))),
+        lambda: evidence(optimizer=state(untouched_slots=True, iterations=3), spec=deep(2, "tanh")),
+        cause=Cause.LOSS_FUNCTION,
+    ),
+    Row(
+        "CKD111",
+        lambda: evidence(census=BAD, optimizer=state("SGD", rate=0.3), spec=spec(optimizer=heavy(0.9))),
+        lambda: evidence(census=BAD, optimizer=state("SGD", rate=0.3), spec=spec(optimizer=heavy(0.0))),
+        cause=Cause.LEARNING_RATE,
+        says="with a momentum of 0.9",
+    ),
+    Row(
+        "CKD139",
+        lambda: evidence(census=census(variance(-0.4)), spec=spec(layer("bn", "BatchNormalization"))),
+        lambda: evidence(census=census(variance(-1e-9)), spec=spec(layer("bn", "BatchNormalization"))),
+        cause=Cause.INITIALIZATION,
+        severity=Severity.ERROR,
+        says="reaches down to -0.4",
+    ),
+    Row(
+        "CKD139",
+        lambda: evidence(
+            census=census(variance(-0.4)), spec=spec(layer("bn", "BatchNormalization", config={"momentum": 9}))
+        ),
+        lambda: evidence(
+            census=census(variance(0.4)), spec=spec(layer("bn", "BatchNormalization", config={"momentum": 9}))
+        ),
+        cause=Cause.ARCHITECTURE,
+    ),
+    Row(
+        "CKD140",
+        lambda: standing(census=census(tensor("h1/bias", shape=(64,), rms=4.5), iterations=400)),
+        lambda: standing(census=census(tensor("h1/bias", shape=(64,), rms=0.4), iterations=400)),
+        cause=Cause.LEARNING_RATE,
+        says="h1/bias was driven far out",
+    ),
+    Row(
+        "CKD140",  # an output's bias says where the targets lie
+        lambda: standing(census=census(tensor("out/bias", shape=(64,), rms=45.0), iterations=400)),
+        lambda: standing(census=census(tensor("out/bias", shape=(64,), rms=4.5), iterations=400)),
+        cause=Cause.LEARNING_RATE,
     ),
     Row(
         "CKD138",

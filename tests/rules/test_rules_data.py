@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from making import (
@@ -39,13 +40,19 @@ from ckptdoctor.model import (
     StepRecord,
     TensorGlimpse,
 )
-from ckptdoctor.model.replay import Baseline, Skill
+from ckptdoctor.model.replay import Baseline, Skill, StartState
 
 BAD = census(tensor(nan=5))
 NAN = math.nan
 STUCK = (2.303, 2.302, 2.303, 2.301, 2.302, 2.303, 2.302, 2.302)
 CLASSIFIER = spec(
     layer("h"), layer("out", units=10, activation="softmax"), loss=loss("sparse_categorical_crossentropy")
+)
+FTRL = spec(
+    layer("h"),
+    layer("out", units=10, activation="softmax"),
+    loss=loss("sparse_categorical_crossentropy"),
+    optimizer=optimizer("Ftrl"),
 )
 BINARY = spec(layer("h"), layer("out", units=1, activation="sigmoid"), loss=loss("binary_crossentropy"))
 RELU_HEAD = spec(layer("h"), layer("out", units=1, activation="relu"))
@@ -92,6 +99,39 @@ NORMED = (
 def coded(code: float | None, count: int) -> FeatureStats:
     """A feature with a value that stands for missing ones, or None."""
     return FeatureStats(0, 0, -3.0, code or 3.0, 0.0, 1.0, code=code, code_count=count)
+
+
+def shrinking(factor: float):
+    """Two checkpoints, the kernels of the second `factor` times the size of those of the first."""
+    sizes = [
+        census(tensor("h1/kernel", rms=rms), tensor("h2/kernel", rms=rms), iterations=n)
+        for n, rms in ((0, 0.1), (400, 0.1 * factor))
+    ]
+    return timeline(*(point(n, measured) for n, measured in enumerate(sizes)))
+
+
+def ids(values):
+    """Class ids, each of them in 64 rows."""
+    return array("y", "target", classes=tuple((v, 64) for v in values), integral=True, min=min(values), max=max(values))
+
+
+def two_heads(counts, low: float):
+    """A classifier with the heads `kind` and `shade` of two units each; `counts` are the class ids of the first."""
+    heads = (layer("kind", units=2, activation="softmax"), layer("shade", units=2, activation="softmax"))
+    both = spec(layer("h"), *heads, loss=loss("sparse_categorical_crossentropy"), outputs=("kind", "shade"))
+    targets = (
+        array("y_kind", "target", classes=counts, integral=True, min=low, max=1.0),
+        array("y_shade", "target", classes=((0.0, 128), (1.0, 128)), integral=True, min=0.0, max=1.0),
+    )
+    return evidence(spec=both, batches=replace(batches(), targets=targets))
+
+
+def substituted(**changes):
+    """A run under a loss of the user's own, judged by the usual one: worse than a constant, though its loss fell."""
+    skill = Skill(-0.3, loss=72.0, trivial_loss=55.0, **changes)
+    start = StartState("epoch_004.keras", "last_healthy", loss="substituted")
+    own = log(series(values=(1.9, 0.5, 0.1, 0.04, 0.03, 0.03, 0.03, 0.03)))
+    return stuck(replay=replay(skill=skill, start=start), logs=own, batches=batches())
 
 
 def few_rows():
@@ -292,6 +332,19 @@ ROWS = [
             spec=spec(layer("dense", trainable=False), layer("out")),
         ),
         says="dense/kernel",
+    ),
+    Row(
+        "CKD306",
+        lambda: stuck(timeline=shrinking(0.001), spec=FTRL),
+        lambda: stuck(timeline=shrinking(0.5), spec=FTRL),
+        cause=Cause.OPTIMIZER,
+        says="under Ftrl",
+    ),
+    Row(
+        "CKD306",  # a healthy run may end with small weights
+        lambda: stuck(timeline=shrinking(0.01)),
+        lambda: evidence(timeline=shrinking(0.01)),
+        cause=Cause.OPTIMIZER,
     ),
     Row(
         "CKD401",
@@ -546,6 +599,26 @@ ROWS = [
         cause=Cause.ARCHITECTURE,
     ),
     Row(
+        "CKD405",  # two heads, one of them with unlabelled rows
+        lambda: two_heads(((-1.0, 80), (0.0, 88), (1.0, 88)), low=-1.0),
+        lambda: two_heads(((0.0, 128), (1.0, 128)), low=0.0),
+        cause=Cause.LABELS,
+        says="Class ids of y_kind run from -1 to 1, but kind has 2 units",
+    ),
+    Row(
+        "CKD418",
+        lambda: evidence(census=BAD, batches=batches(y=ids((-1.0, 0.0, 1.0, 2.0)))),
+        lambda: evidence(census=BAD, batches=batches(y=ids((-1.0, 1.0)))),  # a hinge loss
+        cause=Cause.LABELS,
+        says="-1 in 64 rows",
+    ),
+    Row(
+        "CKD418",
+        lambda: evidence(census=BAD, batches=batches(y=ids((0.0, 1.0, 255.0)))),
+        lambda: evidence(census=BAD, batches=batches(y=ids(tuple(float(n) for n in range(256))))),
+        cause=Cause.LABELS,
+    ),
+    Row(
         "CKD416",
         lambda: stuck(batches=batches(y=array("y", "target", features=(coded(99999.0, 5),)))),
         lambda: stuck(batches=batches(y=array("y", "target", features=(coded(None, 0),)))),
@@ -592,6 +665,12 @@ ROWS = [
         "CKD601",
         lambda: stuck(replay=replay(skill=Skill(0.3, loss=1.5, trivial_loss=2.3)), batches=few_rows()),
         lambda: stuck(replay=replay(skill=Skill(0.3, loss=1.5, trivial_loss=2.3))),
+        severity=Severity.ERROR,
+    ),
+    Row(
+        "CKD601",  # a loss of one's own may compare on another scale: the rows are in order
+        lambda: substituted(rank_correlation=0.1),
+        lambda: substituted(rank_correlation=0.9),
         severity=Severity.ERROR,
     ),
     Row(

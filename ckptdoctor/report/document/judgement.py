@@ -154,6 +154,7 @@ SKILL = Record(
         plain("trivial_loss", Optional(REAL), "the loss of the best constant"),
         plain("prediction_std", Optional(REAL), "how much predictions differ between rows"),
         plain("target_std", Optional(REAL), "the same of the targets"),
+        plain("rank_correlation", Optional(REAL), "how far predictions order the rows as the targets do, 0 to 1"),
     ),
 )
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ckptdoctor.model import Cause, Evidence, Finding, Severity
-from ckptdoctor.rules.parts import maybe_spec, spec_of, votes
+from ckptdoctor.model import ArrayStats, Cause, Evidence, Finding, LossSpec, Severity
+from ckptdoctor.rules.parts import batches_of, losses_of, maybe_spec, spec_of, votes
 from ckptdoctor.rules.registry import Limits, rule
 from ckptdoctor.rules.symptoms import head, main_loss, targets
+
+IDS = "sparse_categorical_crossentropy"
 
 
 @rule(
@@ -30,11 +32,32 @@ from ckptdoctor.rules.symptoms import head, main_loss, targets
     """,
 )
 def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
-    found, loss, array = head(spec_of(evidence)), main_loss(maybe_spec(evidence)), targets(evidence)
-    if found is None or loss is None or array is None or loss.name != "sparse_categorical_crossentropy":
+    for units, layer, loss, array in _pairs(evidence):
+        yield from _judged(units, layer, loss, array)
+
+
+def _pairs(evidence: Evidence) -> Iterator[tuple[int, str, LossSpec, ArrayStats]]:
+    """(units of the head, its name, loss, targets) for every head whose loss takes class ids."""
+    spec, found = spec_of(evidence), head(spec_of(evidence))
+    if found is not None:
+        loss, array = main_loss(maybe_spec(evidence)), targets(evidence)
+        if loss is not None and array is not None and loss.name == IDS and found[0].units is not None:
+            yield found[0].units, found[0].name, loss, array
         return
-    units = found[0].units
-    if units is None or array.min is None or array.max is None:
+    measured = batches_of(evidence).targets
+    losses = losses_of(spec)
+    if len(measured) != len(spec.outputs) or len(losses) not in (1, len(spec.outputs)):
+        return
+    for place, name in enumerate(spec.outputs):
+        layer = spec.layer(name)
+        array = next((a for a in measured if a.name.endswith(f"_{name}")), measured[place])
+        loss = next((one for one in losses if one.output in (None, name)), losses[min(place, len(losses) - 1)])
+        if layer is not None and layer.units is not None and loss.name == IDS:
+            yield layer.units, layer.name, loss, array
+
+
+def _judged(units: int, layer: str, loss: LossSpec, array: ArrayStats) -> Iterator[Finding]:
+    if array.min is None or array.max is None:
         return
     ignored = loss.config.get("ignore_class")
     low, high = array.min, array.max
@@ -46,13 +69,15 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     if not array.integral and low >= 0 and high < units:
         text = f"The targets {array.name} of sparse_categorical_crossentropy are not whole numbers."
     else:
-        text = f"Class ids of {array.name} run from {low:g} to {high:g}, but {found[0].name} has {units} units (0 to {units - 1})."
+        text = (
+            f"Class ids of {array.name} run from {low:g} to {high:g}, but {layer} has {units} units (0 to {units - 1})."
+        )
     shifted = low == 1 and high == units
     yield Finding(
         rule="CKD405",
         severity=Severity.ERROR,
         message=text + (" They seem to be counted from 1." if shifted else ""),
-        layer=found[0].name,
+        layer=layer,
         measured=high if high >= units else low,
         threshold=float(units - 1),
         unit="class id",

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from ckptdoctor.model import Cause, Evidence, Finding, Severity
-from ckptdoctor.rules.parts import votes
+from ckptdoctor.rules.parts import maybe_spec, optimizer_spec_of, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
 from ckptdoctor.rules.symptoms import learning_rate, optimizer_class, went_nonfinite
 
@@ -28,6 +28,11 @@ ADAPTIVE = {"Adam", "AdamW", "Nadam", "Adamax", "RMSprop", "Lamb", "Lion", "Adaf
             0.5,
             unit="learning rate",
             source="hand-chosen: SGD up to 0.1 is common, 1 can be right on standardised data",
+        ),
+        "momentum_high": Threshold(
+            2.0,
+            unit="learning rate ÷ (1 - momentum)",
+            source="hand-chosen: momentum adds up 1 / (1 - momentum) steps; 0.1 with a momentum of 0.9 gives 1",
         ),
         "sgd_low": Threshold(1e-5, unit="learning rate", source="hand-chosen"),
     },
@@ -51,6 +56,9 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         return
     family = "adaptive" if optimizer in ADAPTIVE else "sgd"
     high, low = limits[f"{family}_high"], limits[f"{family}_low"]
+    momentum = _momentum(evidence) if family == "sgd" else 0.0
+    if momentum > 0:
+        high = min(high, limits["momentum_high"] * (1 - momentum))
     if low <= rate <= high:
         return
     too_high = rate > high
@@ -63,7 +71,7 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         severity=Severity.WARNING,
         message=(
             f"The learning rate {rate:g} is {'above' if too_high else 'below'} the usual range for "
-            f"{optimizer or 'this optimizer'} ({low:g} to {high:g})."
+            f"{optimizer or 'this optimizer'}{f' with a momentum of {momentum:g}' if momentum else ''} ({low:g} to {high:.3g})."
         ),
         variable="learning_rate",
         measured=rate,
@@ -73,3 +81,9 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
             (Cause.LEARNING_RATE, weight if fits else -1.0, f"the rate is {10**decades:.3g}× outside the usual range"),
         ),
     )
+
+
+def _momentum(evidence: Evidence) -> float:
+    spec = optimizer_spec_of(maybe_spec(evidence))
+    momentum = spec.momentum if spec is not None else None
+    return momentum if momentum is not None and 0 < momentum < 1 else 0.0

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from ckptdoctor.model import Cause, Evidence, Finding, ModelSpec, Severity
 from ckptdoctor.rules.parts import maybe_spec, optimizer_of, optimizer_spec_of, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
+from ckptdoctor.rules.symptoms import own_losses, units_can_die
 
 
 @rule(
@@ -43,6 +44,7 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     half = spec is not None and _computes_in_half(spec)
     optimizer = optimizer_spec_of(spec)
     scaled = optimizer is not None and optimizer.loss_scaled
+    dying = units_can_die(spec)
     yield Finding(
         rule="CKD135",
         severity=Severity.ERROR,
@@ -52,11 +54,23 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         unit="optimizer steps",
         votes=votes(
             (Cause.MIXED_PRECISION, 3.5 if half and not scaled else 0.0, "gradients below 6e-8 are zero in float16"),
-            (Cause.ACTIVATION, 1.5, "dead units pass no gradient"),
+            (Cause.ACTIVATION, 1.5 if dying else -1.0, DEAD if dying else "no activation of the model is exactly flat"),
             (Cause.VANISHING_GRADIENTS, 1.0, "no gradient arrives"),
-            (Cause.LOSS_FUNCTION, 0.8, "a loss may not depend on the weights"),
+            (
+                Cause.LOSS_FUNCTION,
+                _loss_weight(dying=dying, own=own_losses(spec)),
+                "a loss may not depend on the weights",
+            ),
         ),
     )
+
+
+DEAD = "dead units pass no gradient"
+
+
+def _loss_weight(*, dying: bool, own: bool) -> float:
+    """A step, a sign or a rounding in a loss of one's own has no slope; no built-in loss is like that."""
+    return 0.8 if dying and not own else 1.2 if dying else 3.0 if own else 1.0
 
 
 def _computes_in_half(spec: ModelSpec) -> bool:

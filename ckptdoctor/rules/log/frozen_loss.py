@@ -8,7 +8,7 @@ from ckptdoctor.model import Cause, Evidence, Finding, Severity
 from ckptdoctor.rules.log.series import finite, loss
 from ckptdoctor.rules.parts import maybe_spec, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
-from ckptdoctor.rules.symptoms import head
+from ckptdoctor.rules.symptoms import head, own_losses, units_can_die
 
 
 @rule(
@@ -51,7 +51,8 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     change = (max(tail) - min(tail)) / abs(tail[-1])
     if change > limits["relative"]:
         return
-    found = head(maybe_spec(evidence))
+    spec = maybe_spec(evidence)
+    found, dying = head(spec), units_can_die(spec)
     dead_head = found is not None and found[2] == "relu"
     yield Finding(
         rule="CKD207",
@@ -64,8 +65,13 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         votes=votes(
             (
                 Cause.ACTIVATION,
-                3.0 if dead_head else 1.5,
+                3.0 if dead_head else 1.5 if dying else 0.0,
                 "no gradient: a dead output" if dead_head else "no gradient: dead units",
+            ),
+            (
+                Cause.LOSS_FUNCTION,
+                1.5 if own_losses(spec) and not dying else 0.0,
+                "a loss of one's own may have no slope",
             ),
             (Cause.LEARNING_RATE, 0.3, "a rate of zero moves nothing"),
             (Cause.LABELS, -0.5, "unrelated labels still give gradients"),
