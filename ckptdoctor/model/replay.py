@@ -255,6 +255,19 @@ class Repeat:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A part of the user's own that was rebuilt without, since its code is not at hand.
+
+    Attributes:
+        kind: `regularizer`, `constraint` or `initializer`. name: of the function or class. layer: whose it is.
+    """
+
+    kind: str
+    name: str
+    layer: str
+
+
+@dataclass(frozen=True, slots=True)
 class Replay:
     """Everything replay found.
 
@@ -276,6 +289,7 @@ class Replay:
         label_range: for class indices outside the head: (lowest, highest, classes); None where they fit.
         suspected: a failure seen only under the usual formula for a custom loss of that name; never a reproduction.
         custom_loss: name of the run's loss where its code is not at hand and a substitute was used.
+        left_out: parts of the user's own that the rebuilt model lacks.
         one_element_norms: BatchNormalization layers that see a single element per channel in a recorded batch.
         seconds_reproduce, seconds_closeup, seconds_eager_step: parts of `seconds`.
         skipped_experiments: (change, why).
@@ -311,6 +325,7 @@ class Replay:
     refused: tuple[str, ...] = ()
     label_range: tuple[int, int, int] | None = None
     suspected: NonfinitePoint | None = None
+    left_out: tuple[LeftOut, ...] = ()
     custom_loss: str = ""
     seconds_reproduce: float = 0.0
     seconds_closeup: float = 0.0

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from ckptdoctor.model import JsonObject
 from ckptdoctor.replay.allowlist import compile_problems
@@ -172,6 +173,18 @@ def substitute(
     if activation == "sigmoid" and float(np.nanmin(targets)) >= 0 and float(np.nanmax(targets)) <= 1:
         return losses.BinaryCrossentropy()
     return losses.MeanSquaredError()
+
+
+def masked_targets(dialect: Dialect, loss: Any) -> Any:
+    """The loss with non-finite targets left out: they are taken to be what was predicted."""
+
+    class Masked(dialect.keras.losses.Loss):  # type: ignore[misc,name-defined]
+        def call(self, y_true: Any, y_pred: Any) -> Any:
+            y_pred = tf.convert_to_tensor(y_pred)
+            known = tf.cast(y_true, y_pred.dtype)
+            return loss.call(tf.where(tf.math.is_finite(known), known, tf.stop_gradient(y_pred)), y_pred)
+
+    return Masked(name=loss.name)
 
 
 def _comparable(outputs: tuple[int, ...], target: tuple[int, ...]) -> bool:

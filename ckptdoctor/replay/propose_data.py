@@ -13,6 +13,7 @@ from ckptdoctor.replay.activity import finite_rows
 from ckptdoctor.replay.batches import Batch
 from ckptdoctor.replay.lab import Trial
 from ckptdoctor.replay.labelrange import bad_label_rows
+from ckptdoctor.replay.losses import masked_targets
 from ckptdoctor.replay.rebuild import head_activation
 from ckptdoctor.replay.situation import Situation, all_finite
 
@@ -47,7 +48,7 @@ def rows(at: Situation) -> list[Trial]:
             )
         )
     if any(not all_finite(b.targets) for b in at.batches) and len(at.step.plan.losses) == 1:
-        loss = surgery.masked_targets(at.step.dialect, at.step.plan.losses[0])
+        loss = masked_targets(at.step.dialect, at.step.plan.losses[0])
         trials.append(
             surgery.in_place_trial(
                 "mask_nan_targets",

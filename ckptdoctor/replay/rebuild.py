@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ckptdoctor.model import ReplayStatus
+from ckptdoctor.model import LeftOut, ReplayStatus
 from ckptdoctor.replay.allowlist import REMOVABLE, config_problems
 from ckptdoctor.replay.batches import Recording, arrange, check_shapes
 from ckptdoctor.replay.dialect import Dialect, keras_2, keras_3
 from ckptdoctor.replay.failure import CannotReplay, brief
 from ckptdoctor.replay.labelrange import LabelRange, as_on_a_gpu, find_label_range
-from ckptdoctor.replay.losses import LossPlan, plan_losses, rebuild_optimizer, snake, substitute
+from ckptdoctor.replay.losses import LossPlan, masked_targets, plan_losses, rebuild_optimizer, snake, substitute
 from ckptdoctor.replay.request import ReplayRequest
 
 OLDEST_KERAS = (3, 15, 1)  # earlier ones can be made to read outside files while loading
@@ -28,7 +28,7 @@ class Rebuilt:
     Attributes:
         fresh: values of all variables as they were initialised, for healing and fresh starts.
         recording: with inputs and targets in the model's order.
-        left_out: custom constraints and the like that were dropped, in words.
+        left_out: custom constraints and the like that were dropped.
         labels: class indices outside the head, which the loss then treats as a GPU does.
     """
 
@@ -38,7 +38,7 @@ class Rebuilt:
     config: dict[str, Any] | None
     known: dict[str, Any]
     recording: Recording
-    left_out: tuple[str, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
     labels: LabelRange | None = None
     notes: list[str] = field(default_factory=list)
 
@@ -128,12 +128,16 @@ def rebuild(request: ReplayRequest, dialect: Dialect, recording: Recording) -> R
         _build_on(model, recording)
     recording = fitted(model, recording)
     plan = loss_plan(dialect, model, request.compile_config, known, recording)
+    if plan.substituted and not request.failed:
+        # Targets that are NaN did no harm under the run's own loss: it leaves them out, and so must its substitute.
+        plan = replace(plan, losses=tuple(masked_targets(dialect, one) for one in plan.losses))
     plan, labels = _with_gpu_labels(dialect, model, plan, recording)
     optimizer = rebuild_optimizer(dialect, request.compile_config, known)
     compile_model(dialect, model, optimizer, plan)
     rebuilt = Rebuilt(dialect, model, plan, config, known, recording, left_out, labels)
     if left_out:
-        rebuilt.notes.append(f"left out, their code is not at hand: {', '.join(left_out)}")
+        words = dict.fromkeys(f"{one.kind} '{one.name}'" for one in left_out)
+        rebuilt.notes.append(f"left out, their code is not at hand: {', '.join(words)}")
     return rebuilt
 
 
@@ -198,15 +202,17 @@ def _name_of(loss: Any) -> str:
     return loss if isinstance(loss, str) else str(getattr(loss, "name", None) or getattr(loss, "__name__", "loss"))
 
 
-def _strip_custom(config: Any, known: Mapping[str, Any]) -> tuple[str, ...]:
+def _strip_custom(config: Any, known: Mapping[str, Any]) -> tuple[LeftOut, ...]:
     """Remove custom constraints, regularizers and initializers in place: they do not change a forward pass."""
-    names: list[str] = []
+    names: list[LeftOut] = []
     if isinstance(config, dict):
         for key, value in config.items():
             if key.endswith(REMOVABLE) and isinstance(value, dict):
                 problems = [p for p in config_problems(value) if p.custom and p.subject not in known]
                 if problems:
-                    names.append(f"{key.rpartition('_')[2]} '{value.get('class_name')}'")
+                    function = value.get("config") if value.get("class_name") == "function" else None
+                    subject = function if isinstance(function, str) else value.get("class_name")
+                    names.append(LeftOut(key.rpartition("_")[2], str(subject), str(config.get("name", ""))))
                     config[key] = None
                     if key.endswith("_initializer"):
                         config[key] = "glorot_uniform" if key.startswith("kernel") else "zeros"

@@ -94,6 +94,7 @@ def prepare(request: ReplayRequest, reporter: Reporter) -> Session:
         environment=describe(dialect, device, policy),
         layer_names=step.owners.trained,
         custom_loss=rebuilt.plan.custom,
+        left_out=rebuilt.left_out,
         label_range=None if labels is None else (labels.low, labels.high, labels.classes),
         seconds_startup=time.monotonic() - reporter.started,
         findings_notes=tuple(session.notes),

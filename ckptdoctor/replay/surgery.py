@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from ckptdoctor.model import Cause
 from ckptdoctor.replay.batches import Batch
@@ -295,18 +294,6 @@ def with_head(config: dict[str, Any], name: str, units: int, activation: str) ->
             layer.pop("build_config", None)
             return config
     raise ValueError(f"there is no Dense layer {name} to change")
-
-
-def masked_targets(dialect: Dialect, loss: Any) -> Any:
-    """The loss with non-finite targets left out: they are taken to be what was predicted."""
-
-    class Masked(dialect.keras.losses.Loss):  # type: ignore[misc,name-defined]
-        def call(self, y_true: Any, y_pred: Any) -> Any:
-            y_pred = tf.convert_to_tensor(y_pred)
-            known = tf.cast(y_true, y_pred.dtype)
-            return loss.call(tf.where(tf.math.is_finite(known), known, tf.stop_gradient(y_pred)), y_pred)
-
-    return Masked(name=loss.name)
 
 
 def adam(dialect: Dialect, rate: float) -> Callable[[], Any]:

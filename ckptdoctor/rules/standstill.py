@@ -27,6 +27,8 @@ MIN_EPOCHS = 4  # fewer epochs than this are no plateau; hand-chosen, early epoc
 MIN_STEPS = 40  # optimizer steps; hand-chosen, about an epoch of a small set
 NO_BETTER = 0.97  # of the constant's loss; hand-chosen: 3 % is within the noise of an epoch's mean
 MOVING = 0.05  # relative fall of the loss over the last half that counts as being on its way; hand-chosen
+BY_HEART = 0.2  # score on trained rows that a small model reaches on targets nothing predicts; measured
+NEAR_CONSTANT = 0.95  # of the constant's loss, as above
 LITTLE_BETTER = 0.88  # of the constant's loss: what a model reaches by learning noise by heart; measured
 EASY = 0.5  # share of the targets that simple models explain, above which the task counts as easy; hand-chosen
 MIN_ROWS = 96  # recorded rows; with fewer the permutation spread covers ordinary data
@@ -71,7 +73,7 @@ def standstill(evidence: Evidence) -> Standstill | None:
         if told is not None:
             return told
         if _shows_skill(skill) and _rows(evidence) >= MIN_SKILL_ROWS:
-            return None if _well(skill) else _far_below_easy(evidence)
+            return None if _well(skill) else _far_below_easy(evidence, skill)
     return _by_log(evidence)
 
 
@@ -139,11 +141,18 @@ def _well(skill: Skill) -> bool:
     return skill.score is not None and skill.score >= 0.5
 
 
-def _far_below_easy(evidence: Evidence) -> Standstill | None:
-    """A model with some skill that stands far below what simple models reach on the same rows."""
+def _far_below_easy(evidence: Evidence, skill: Skill) -> Standstill | None:
+    """A model with some skill that stands still all the same.
+
+    Either far below what simple models reach on the same rows; or so near the constant's loss that its skill is what
+    can be learned by heart of rows whose targets nothing predicts.
+    """
     curve = _curve(evidence)
     told = _by_association(evidence, curve) if curve is not None and curve.certain else None
-    return told if told is not None and told.kind == "fails_an_easy_task" else None
+    if told is None or curve is None:
+        return None
+    by_heart = (skill.score or 0.0) < BY_HEART and curve.ratio > NEAR_CONSTANT and curve.fall < MOVING
+    return told if told.kind == "fails_an_easy_task" or by_heart else None
 
 
 def _constant(skill: Skill) -> bool:
@@ -156,6 +165,8 @@ def _constant(skill: Skill) -> bool:
 
 
 def _by_skill(skill: Skill, evidence: Evidence) -> Standstill | None:
+    if skill.target_std == 0:
+        return None  # nothing to tell rows apart by: the answer that all targets ask for is a constant
     if _constant(skill) and skill.prediction_std is not None:
         spread = skill.prediction_std / (skill.target_std or 1.0)
         text = f"Predictions do not depend on the inputs: their spread over rows is {skill.prediction_std:.1e}, that of the targets {skill.target_std:.2g}."

@@ -32,6 +32,7 @@ from ckptdoctor.model import (
     FeatureStats,
     Growth,
     LayerActivity,
+    LeftOut,
     NonfinitePoint,
     Phase,
     ReplayStatus,
@@ -85,6 +86,9 @@ def stuck(**parts):
 
 FAR_BELOW = (2.1, 1.9, 1.85, 1.82, 1.81, 1.8, 1.8, 1.8)  # 0.78 of an even guess over ten classes, and no longer falling
 EASY = Association("ridge regression", 0.95, 0.0, 0.02, 256)
+NO_SKILL = Skill(0.0, loss=2.303, trivial_loss=2.303)
+PENALTY = LeftOut("regularizer", "group_lasso", "out")
+CHANCE = Association("ridge regression", 0.0, 0.0, 0.02, 256)
 HARD = Association("ridge regression", 0.30, 0.0, 0.02, 256)
 
 
@@ -665,6 +669,56 @@ ROWS = [
         "CKD601",
         lambda: stuck(replay=replay(skill=Skill(0.3, loss=1.5, trivial_loss=2.3)), batches=few_rows()),
         lambda: stuck(replay=replay(skill=Skill(0.3, loss=1.5, trivial_loss=2.3))),
+        severity=Severity.ERROR,
+    ),
+    Row(
+        "CKD515",
+        lambda: evidence(census=BAD, replay=replay(left_out=(PENALTY,))),
+        lambda: evidence(census=BAD, replay=replay(ReplayStatus.REPRODUCED, left_out=(PENALTY,))),
+        cause=Cause.LOSS_FUNCTION,
+        says="Without the regularizer group_lasso of out",
+    ),
+    Row(
+        "CKD515",
+        lambda: stuck(
+            replay=replay(
+                left_out=(PENALTY,), skill=NO_SKILL, baseline=Baseline("first", None, 9, False, after=Skill(0.9))
+            )
+        ),
+        lambda: stuck(
+            replay=replay(
+                left_out=(PENALTY,), skill=NO_SKILL, baseline=Baseline("first", None, 9, False, after=Skill(0.1))
+            )
+        ),
+        cause=Cause.LOSS_FUNCTION,
+    ),
+    Row(
+        "CKD511",  # what was replayed lacks a part of the run
+        lambda: evidence(census=BAD, replay=replay()),
+        lambda: evidence(census=BAD, replay=replay(left_out=(PENALTY,))),
+        cause=Cause.DATA_NONFINITE,
+    ),
+    Row(
+        "CKD601",  # targets of a single value: no prediction can be told from a constant
+        lambda: stuck(replay=replay(skill=replace(NO_SKILL, target_std=0.1))),
+        lambda: evidence(
+            replay=replay(skill=replace(NO_SKILL, target_std=0.0)),
+            census=census(iterations=400),
+            spec=CLASSIFIER,
+            logs=log(),
+        ),
+        severity=Severity.ERROR,
+    ),
+    Row(
+        "CKD601",  # learned by heart
+        lambda: stuck(
+            batches=batches(y=classes(), association=CHANCE),
+            replay=replay(skill=Skill(0.11, loss=2.25, trivial_loss=2.303)),
+        ),
+        lambda: stuck(
+            batches=batches(y=classes(), association=CHANCE),
+            replay=replay(skill=Skill(0.4, loss=2.0, trivial_loss=2.303)),
+        ),
         severity=Severity.ERROR,
     ),
     Row(

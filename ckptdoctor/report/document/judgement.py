@@ -193,6 +193,16 @@ REPEAT = Record(
     ),
 )
 
+LEFT_OUT = Record(
+    "left_out",
+    "A part of the user's own whose code is not at hand.",
+    (
+        plain("kind", TEXT, "`regularizer`, `constraint` or `initializer`"),
+        plain("name", TEXT, "of the function or class"),
+        plain("layer", TEXT, "whose it is"),
+    ),
+)
+
 REPLAY = Record(
     "replay",
     "The replay of the last batches.",
@@ -220,6 +230,7 @@ REPLAY = Record(
         plain("baseline", Optional(BASELINE), "the unchanged run, repeated for comparison"),
         plain("suspected", Optional(FIRST_BAD), "a failure seen only under the usual formula for a custom loss"),
         plain("custom_loss", TEXT, "the run's loss where a substitute was used for it"),
+        plain("left_out", List(LEFT_OUT), "parts of the user's own that the rebuilt model lacks"),
         plain("one_element_norms", List(TEXT), "BatchNormalization layers that saw one element per channel"),
         plain("not_restored", List(TEXT), "variables that the checkpoint did not fill"),
         plain("refused", List(TEXT), "why the configuration was not rebuilt without trust"),
