@@ -18,6 +18,7 @@ from fixtures.casebook.spec import half_of
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / "fixtures" / "casebook" / "sample"
+REPORTED = ("rep_", "bench_")
 
 
 def casebook(*arguments: str) -> str:
@@ -50,7 +51,7 @@ def test_halves_a_and_b_are_those_they_always_were():
 
 
 def test_the_reported_cases_are_many_and_most_name_who_reported_them(listing):
-    reported = [row for row in listing if row["name"].startswith("rep_")]
+    reported = [row for row in listing if row["name"].startswith(REPORTED)]
     faulty = {row["family"] for row in reported if row["category"] != "healthy"}
     assert {row["half"] for row in reported} == {"c", "d"}
     assert len(faulty) >= 36
@@ -72,7 +73,7 @@ def test_a_family_is_of_one_cause_and_in_one_half(listing):
     for row in listing:
         seen[row["family"]].add((row["category"], row["half"]))
     assert all(len(pairs) == 1 for pairs in seen.values())
-    assert all(row["half"] == half_of(row["family"], reported=row["name"].startswith("rep_")) for row in listing)
+    assert all(row["half"] == half_of(row["family"], reported=row["name"].startswith(REPORTED)) for row in listing)
 
 
 @pytest.mark.parametrize(
