@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ckptdoctor.checkpoints import open_checkpoint
 from ckptdoctor.evidence.census import take_census
+from ckptdoctor.evidence.displacement import displacement
 from ckptdoctor.evidence.growth import LARGEST, Place, fit_growth, unmoved_weights
 from ckptdoctor.model import (
     Census,
@@ -45,7 +46,8 @@ def build_timeline(files: RunFiles, *, threads: int | None = None) -> Timeline:
     side by side took twice as long as one after the other: opening them is Python work, and whoever returns from counting
     waits for the interpreter lock.
     """
-    return timeline_of([measure_point(path, threads=threads) for path in files.checkpoints])
+    timeline = timeline_of([measure_point(path, threads=threads) for path in files.checkpoints])
+    return replace(timeline, displacement=displacement(timeline.points[: timeline.first_bad]))
 
 
 def timeline_of(points: Sequence[TimelinePoint]) -> Timeline:

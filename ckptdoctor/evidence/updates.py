@@ -14,11 +14,11 @@ from ckptdoctor.evidence.blocks import BLOCK, chunk_blocks, expect_bytes, read_e
 from ckptdoctor.evidence.kernels import Layout, UnknownDtypeError, layout, values
 
 WHOLE = 16 << 20
-"""Slots up to this many bytes are read whole, while the budget lasts."""
+"""Tensors up to this many bytes are read whole, while the budget lasts."""
 BUDGET = 64 << 20
-"""Bytes of slots that are read whole; beyond, each slot is sampled."""
+"""Bytes that are read whole; beyond, each tensor is sampled."""
 SAMPLES = 8
-"""Evenly spaced blocks of 256 KiB that are read of a large slot."""
+"""Evenly spaced blocks of 256 KiB that are read of a large tensor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +44,42 @@ class Moments:
         return self.rate * self.second_factor * first_rms / divisor if divisor else 0.0
 
 
+class PairReader:
+    """Reads two tensors of one size side by side. `sampled` tells whether any was too large to read whole."""
+
+    def __init__(self, budget: int = BUDGET) -> None:
+        self._left = budget
+        self.sampled = False
+
+    def pairs(self, a: StoredTensor, b: StoredTensor) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+        """Equal stretches of both, as float64.
+
+        Raises:
+            TensorReadError, UnknownDtypeError, OSError: one of them cannot be read.
+        """
+        how = layout(a.info.dtype), layout(b.info.dtype)
+        sizes = expect_bytes(a, how[0]), expect_bytes(b, how[1])
+        entries = BLOCK // max(h.itemsize for h in how)
+        if max(sizes) > WHOLE or sum(sizes) > self._left:
+            self.sampled = True
+            starts = _spaced(a.info.size, entries)
+        else:
+            self._left -= sum(sizes)
+            starts = list(range(0, a.info.size, entries))
+        yield from zip(_pieces(a, how[0], starts, entries), _pieces(b, how[1], starts, entries), strict=True)
+
+
 class UpdateMeter:
     """Reads pairs of slots of one open checkpoint. `sampled` tells whether any was too large to read whole."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._stored = {t.info.path: t for t in checkpoint.tensors}
-        self._left = BUDGET
-        self.sampled = False
+        self._reader = PairReader()
+
+    @property
+    def sampled(self) -> bool:
+        """Whether any slot was too large to read whole."""
+        return self._reader.sampled
 
     def update_rms(self, first: str, second: str, moments: Moments) -> float | None:
         """Root mean square of the last update over entries where it is finite.
@@ -68,25 +97,13 @@ class UpdateMeter:
         total = count = 0.0
         try:
             with np.errstate(all="ignore"):
-                for m, v in self._pairs(a, b):
+                for m, v in self._reader.pairs(a, b):
                     squares = moments.squares(m, v)
                     good = squares[np.isfinite(squares)]
                     total, count = total + float(good.sum()), count + good.size
         except (TensorReadError, UnknownDtypeError, OSError):
             return None
         return math.sqrt(total / count) if count else None
-
-    def _pairs(self, a: StoredTensor, b: StoredTensor) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-        how = layout(a.info.dtype), layout(b.info.dtype)
-        sizes = expect_bytes(a, how[0]), expect_bytes(b, how[1])
-        entries = BLOCK // max(h.itemsize for h in how)
-        if max(sizes) > WHOLE or sum(sizes) > self._left:
-            self.sampled = True
-            starts = _spaced(a.info.size, entries)
-        else:
-            self._left -= sum(sizes)
-            starts = list(range(0, a.info.size, entries))
-        yield from zip(_pieces(a, how[0], starts, entries), _pieces(b, how[1], starts, entries), strict=True)
 
 
 def _spaced(size: int, entries: int) -> list[int]:

@@ -339,6 +339,27 @@ class Growth:
 
 
 @dataclass(frozen=True, slots=True)
+class Displacement:
+    """How far a weight went between two checkpoints, entry by entry (large ones sampled).
+
+    Attributes:
+        path, layer, variable: which weight.
+        distance: rms of the difference. size: rms of the weight in the earlier checkpoint.
+    """
+
+    path: str
+    layer: str | None
+    variable: str
+    distance: float
+    size: float
+
+    @property
+    def relative(self) -> float | None:
+        """Distance over size; None for a weight that was zero."""
+        return self.distance / self.size if self.size > 0 else None
+
+
+@dataclass(frozen=True, slots=True)
 class Timeline:
     """The run's checkpoints in training order.
 
@@ -348,6 +369,7 @@ class Timeline:
         resume_from: index of the checkpoint to continue from; resume_reason says why, or why none.
         growth: fitted tensors, steepest first, at most 64.
         unmoved: paths of trainable weights whose statistics are equal in all healthy checkpoints though steps passed.
+        displacement: of trainable weights from the first healthy checkpoint to the last, in the order of the layers.
         best_only_trap: the kept "best" checkpoint is sick and will never be overwritten.
     """
 
@@ -359,5 +381,6 @@ class Timeline:
     resume_reason: str
     growth: tuple[Growth, ...] = ()
     unmoved: tuple[str, ...] = ()
+    displacement: tuple[Displacement, ...] = ()
     best_only_trap: bool = False
     notes: tuple[str, ...] = field(default=())

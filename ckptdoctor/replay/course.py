@@ -29,6 +29,8 @@ from ckptdoctor.replay.step import TrainingStep
 from ckptdoctor.replay.suspicion import suspect
 from ckptdoctor.replay.trials import run_trials
 
+FAR_BELOW = 0.6  # share of the targets' variation between a simple model and this one; hand-chosen
+THROWN_FAR = 1e4  # magnitude of a weight that no healthy model holds and no smaller step brings back; hand-chosen
 SEEDS = 3  # fresh initialisations that are tried where no healthy checkpoint is left
 CYCLES_WITHOUT_FAILURE = 4  # passes over the batches of a run that shows no failure: enough for its own steps
 
@@ -56,7 +58,52 @@ def replay(request: ReplayRequest, reporter: Reporter) -> None:
         reporter.found(suspected=suspicion[0] if suspicion is not None else None)
     blocked = bool(constant_norms(session, activity[0]))
     if request.experiments and (blocked or wants_experiments(session, outcome, skill)):
-        run_trials(session, outcome, start, point, activity, suspicion)
+        ground, beginning = experiment_ground(session, outcome, start, starts)
+        run_trials(session, ground, beginning, point, activity, suspicion)
+
+
+def experiment_ground(
+    session: Session, outcome: RunOutcome, start: Start, starts: list[Start]
+) -> tuple[RunOutcome, Start]:
+    """From where the changes are tried: where the failure was repeated from, unless its weights were thrown far by then.
+
+    No change of rate, loss or scale brings such weights back. If the run fails from its first checkpoint too, that is the
+    place to try.
+    """
+    first = next((s for s in starts if s.state.kind == "last_healthy" and s is not start), None)
+    size = largest_weight(session, start)
+    if (
+        outcome.failed_step is None
+        or first is None
+        or size < THROWN_FAR
+        or largest_weight(session, first) >= THROWN_FAR
+    ):
+        return outcome, start
+    session.reporter.stage("replaying from the first checkpoint")
+    with tf.device(session.device):
+        again = run(
+            session.step,
+            first.snapshot,
+            session.recording.batches,
+            session.request.steps,
+            deadline=time.monotonic() + 15,
+        )
+    if again.failed_step is None:
+        return outcome, start
+    session.notes.append(
+        f"in the last healthy checkpoint weights had grown to {size:.1e}: the changes were tried from the first checkpoint, "
+        f"from where the recorded batches fail at step {again.failed_step}"
+    )
+    session.reporter.found(findings_notes=tuple(session.notes))
+    return again, first
+
+
+def largest_weight(session: Session, start: Start) -> float:
+    """Largest magnitude among the trainable weights of a state; infinity where one is not finite."""
+    own = {id(v) for v in session.step.model.trainable_variables}
+    values = [a for v, a in zip(session.step.variables, start.snapshot.values, strict=True) if id(v) in own]
+    sizes = [float(np.abs(a.astype(np.float64)).max()) for a in values if a.size]
+    return max((size if np.isfinite(size) else np.inf for size in sizes), default=0.0)
 
 
 def constant_norms(session: Session, activity: tuple[LayerActivity, ...]) -> tuple[str, ...]:
@@ -65,10 +112,16 @@ def constant_norms(session: Session, activity: tuple[LayerActivity, ...]) -> tup
 
 
 def wants_experiments(session: Session, outcome: RunOutcome, skill: Skill) -> bool:
-    """After a failure always; for a finite run where it does not predict better than a constant, or the log says so."""
+    """After a failure always; for a finite run where it does not predict better than a constant, or far worse than is easy."""
     if outcome.failed_step is not None or session.request.failed:
         return True
-    return learns(skill) is False or unfit_head(session, skill)
+    return learns(skill) is False or unfit_head(session, skill) or far_below_reach(session, skill)
+
+
+def far_below_reach(session: Session, skill: Skill) -> bool:
+    """Whether simple models explain far more of the recorded targets than the model does after its training."""
+    reachable = session.request.reachable
+    return reachable is not None and skill.score is not None and reachable - skill.score > FAR_BELOW
 
 
 def steps_taken(session: Session) -> int | None:

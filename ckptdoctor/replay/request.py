@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from ckptdoctor.model import (
+    Association,
+    Batches,
     Census,
     CkptDoctorError,
     Evidence,
@@ -67,6 +69,7 @@ class ReplayRequest:
         keras_version: that wrote the configuration, where it is recorded.
         batches: path of the recorded batches.
         failed: the run went non-finite, by its weights or its log.
+        reachable: share of the recorded targets that simple models explain out of sample, where that was measured.
         device: `auto`, `cpu`, `gpu`, `gpu:N`.
         steps: most training steps to replay. budget: seconds for experiments.
         wall_seconds, memory_bytes: limits of the child (wall clock, resident memory).
@@ -87,6 +90,7 @@ class ReplayRequest:
     keras_version: str | None = None
     batches: str | None = None
     failed: bool = False
+    reachable: float | None = None
     device: str = "auto"
     steps: int = DEFAULT_STEPS
     budget: float = DEFAULT_BUDGET
@@ -135,6 +139,7 @@ def request_from(evidence: Evidence, options: InspectOptions) -> ReplayRequest:
         keras_version=None if isinstance(version, Missing) else version,
         batches=batches,
         failed=bad is not None or _log_failed(evidence.log),
+        reachable=_reachable(evidence),
         device=options.device,
         steps=options.steps,
         budget=options.budget,
@@ -191,6 +196,11 @@ def _bounds(censuses: list[Census]) -> tuple[int | None, int | None]:
     bad = next((n for n, c in enumerate(censuses) if c.nonfinite), None)
     before = censuses if bad is None else censuses[:bad]
     return (len(before) - 1 if before else None), bad
+
+
+def _reachable(evidence: Evidence) -> float | None:
+    measured = evidence.batches.association if isinstance(evidence.batches, Batches) else None
+    return measured.score if isinstance(measured, Association) else None
 
 
 def _log_failed(log: TrainingLog | None) -> bool:

@@ -19,6 +19,7 @@ from ckptdoctor.replay.state import Snapshot, put
 from ckptdoctor.replay.step import TrainingStep
 
 LEARNS_SCORE = 0.15  # share explained from which a state counts as having learnt; measured on the case book
+FAINT = 0.05  # spread of probabilities ÷ spread of targets below which classes are told by chance; hand-chosen
 MAX_ROWS = 4096
 MAX_CLASSES = 1000
 FEWEST_RANKED = 16  # rows from which a rank correlation is more than chance (hand-chosen)
@@ -154,20 +155,24 @@ def _score(outputs: Floats, targets: NDArray[Any], judge: Judge) -> tuple[float 
         given = probabilities.reshape(len(probabilities), -1)
         hits, share = float(((given > 0.5) == (wanted > 0.5)).mean()), wanted.mean(axis=0)
         majority = float(np.maximum(share, 1 - share).mean())
-        return _better(_explained(given, wanted), hits, majority), hits, majority
+        return _better(given, wanted, hits, majority), hits, majority
     width = probabilities.shape[-1]
     given = probabilities.reshape(-1, width)
     wanted = _one_hot(targets, width) if judge.kind == "classes" else targets.reshape(-1, width).astype(np.float64)
     hits = float((given.argmax(axis=1) == wanted.argmax(axis=1)).mean())
     majority = float(wanted.mean(axis=0).max())
-    return _better(_explained(given, wanted), hits, majority), hits, majority
+    return _better(given, wanted, hits, majority), hits, majority
 
 
-def _better(explained: float | None, hits: float, majority: float) -> float:
+def _better(given: Floats, wanted: NDArray[Any], hits: float, majority: float) -> float:
     """The better of R² on probabilities and the share of the majority's errors that are avoided.
 
-    R² punishes overconfidence although the classes are right; accuracy cannot beat a large majority.
+    R² punishes overconfidence although the classes are right; accuracy cannot beat a large majority. Where probabilities
+    are all but equal for all rows, which side of one half they lie on is chance, and accuracy does not count.
     """
+    explained = _explained(given, wanted)
+    if given.std(axis=0).mean() < FAINT * wanted.std(axis=0).mean():
+        return max(explained if explained is not None else -1.0, -1.0)
     avoided = (hits - majority) / (1 - majority) if majority < 1 else 0.0
     return max(explained if explained is not None else -1.0, avoided, -1.0)
 

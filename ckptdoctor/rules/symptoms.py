@@ -67,6 +67,7 @@ HAS_KERNEL = frozenset(
         "DepthwiseConv2D",
     }
 )
+THROWN_FAR = 1e4  # magnitude that no kernel of a healthy model holds and no smaller step brings back; hand-chosen
 PASS_THROUGH = frozenset(
     {"Dropout", "Flatten", "Reshape", "GaussianNoise", "SpatialDropout1D", "SpatialDropout2D", "Permute", "Identity"}
 )
@@ -93,6 +94,27 @@ def went_nonfinite(evidence: Evidence) -> bool:
     """The failure is one of NaN or infinity: in weights, in the log, or reproduced."""
     reproduced = isinstance(evidence.replay, Replay) and evidence.replay.status is ReplayStatus.REPRODUCED
     return reproduced or nonfinite_weights(evidence) or nonfinite_log(evidence)
+
+
+def replay_start(evidence: Evidence) -> Census | None:
+    """The census of the checkpoint that replay began from; None for fresh weights or without replay."""
+    replay = evidence.replay
+    path = replay.start.checkpoint if isinstance(replay, Replay) and replay.start is not None else None
+    points = evidence.timeline.points if isinstance(evidence.timeline, Timeline) else ()
+    known = [p.census for p in points if isinstance(p.census, Census)]
+    if isinstance(evidence.census, Census):
+        known.append(evidence.census)
+    return next((c for c in known if path is not None and c.info.path == path), None)
+
+
+def largest_kernel(census: Census | None) -> float:
+    """Largest magnitude in a kernel; 0 without a census, and for embeddings, whose rows may be ids of any size."""
+    sizes = [
+        t.absmax or 0.0
+        for t in (census.of_role(Role.WEIGHT) if census is not None else ())
+        if len(t.info.shape) > 1 and "embedding" not in t.info.variable
+    ]
+    return max(sizes, default=0.0)
 
 
 def main_loss(spec: ModelSpec | None) -> LossSpec | None:

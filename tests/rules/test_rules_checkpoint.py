@@ -54,6 +54,18 @@ def heavy(momentum: float):
     return optimizer("SGD", 0.3, momentum=momentum)
 
 
+LOGITS = loss("categorical_crossentropy", from_logits=True)
+
+
+def maps(activation: str):
+    return spec(
+        layer("maps", "Conv2D", units=5, activation=activation),
+        layer("mean", "GlobalAveragePooling2D"),
+        layer("shares", "Activation", activation="softmax"),
+        loss=loss("categorical_crossentropy"),
+    )
+
+
 def standing(**parts):
     """A finite run whose loss stays at that of an even guess over ten classes."""
     head = layer("out", units=10, activation="softmax")
@@ -395,6 +407,21 @@ ROWS = [
             census=census(variance(0.4)), spec=spec(layer("bn", "BatchNormalization", config={"momentum": 9}))
         ),
         cause=Cause.ARCHITECTURE,
+    ),
+    Row(
+        "CKD141",  # class maps with a relu, averaged and given to a softmax
+        lambda: evidence(census=BAD, spec=maps("relu")),
+        lambda: evidence(census=BAD, spec=maps("linear")),
+        cause=Cause.ACTIVATION,
+        severity=Severity.WARNING,
+        says="The scores of maps pass relu before softmax",
+    ),
+    Row(
+        "CKD141",
+        lambda: evidence(census=BAD, spec=spec(layer("out", units=3), loss=LOGITS)),
+        lambda: evidence(census=BAD, spec=spec(layer("out", units=3, activation="linear"), loss=LOGITS)),
+        cause=Cause.ACTIVATION,
+        says="before the loss takes them for logits",
     ),
     Row(
         "CKD140",

@@ -28,6 +28,7 @@ from table import Row, fires, stays_silent
 from ckptdoctor.model import (
     Association,
     Cause,
+    Displacement,
     Experiment,
     FeatureStats,
     Growth,
@@ -103,6 +104,36 @@ NORMED = (
 def coded(code: float | None, count: int) -> FeatureStats:
     """A feature with a value that stands for missing ones, or None."""
     return FeatureStats(0, 0, -3.0, code or 3.0, 0.0, 1.0, code=code, code_count=count)
+
+
+def begun_at(iterations: int, largest: float = 0.3):
+    """A timeline whose only healthy checkpoint, where replay began, took so many steps."""
+    measured = census(tensor("h1/kernel", high=largest), iterations=iterations, path="epoch_000.keras")
+    return {
+        "timeline": timeline(point(0, measured), point(1, BAD, status=Status.SICK)),
+        "start": StartState("epoch_000.keras", "last_healthy"),
+    }
+
+
+def redrawn(iterations: int):
+    """Only other initial weights remove the failure."""
+    fields = begun_at(iterations)
+    tried = replace(experiment("reinitialise", Cause.INITIALIZATION), start="last_healthy")
+    ran = replace(reproduced(tried).replay, start=fields["start"])
+    return evidence(census=BAD, timeline=fields["timeline"], replay=ran)
+
+
+def thrown(largest: float):
+    """An overflow in the forward pass of the first replayed step."""
+    fields = begun_at(400, largest)
+    bad = NonfinitePoint(Phase.FORWARD, "h1", "MatMul", None, 0, 400, 0, (), "inf", message="MatMul overflowed")
+    ran = replay(ReplayStatus.REPRODUCED, first_bad=bad, start=fields["start"])
+    return evidence(census=BAD, timeline=fields["timeline"], replay=ran)
+
+
+def went(*relative: float):
+    """Displacements of kernels of size 0.5."""
+    return tuple(Displacement(f"layers/h{n}", f"h{n}", "kernel", 0.5 * r, 0.5) for n, r in enumerate(relative))
 
 
 def shrinking(factor: float):
@@ -349,6 +380,33 @@ ROWS = [
         lambda: stuck(timeline=shrinking(0.01)),
         lambda: evidence(timeline=shrinking(0.01)),
         cause=Cause.OPTIMIZER,
+    ),
+    Row(
+        "CKD307",
+        lambda: stuck(timeline=timeline(displacement=went(0.0004, 0.001, 0.0007))),
+        lambda: stuck(timeline=timeline(displacement=went(0.1, 0.001, 0.0007))),
+        cause=Cause.LEARNING_RATE,
+        says="no kernel went further than 0.001 of its size",
+    ),
+    Row(
+        "CKD307",
+        lambda: stuck(timeline=timeline(displacement=went(19.0, 7.0, 10.0))),
+        lambda: stuck(timeline=timeline(displacement=went(19.0, 0.7, 1.0))),  # one embedding that went far
+        cause=Cause.LEARNING_RATE,
+        says="the farthest 19 times",
+    ),
+    Row(
+        "CKD307",
+        lambda: stuck(timeline=timeline(displacement=went(0.0002, 0.0003, 0.002, 0.1))),
+        lambda: stuck(timeline=timeline(displacement=went(0.05, 0.03, 0.02, 0.1))),
+        cause=Cause.VANISHING_GRADIENTS,
+        says="h3/kernel went 0.1 times its size, h0/kernel only 0.0002",
+    ),
+    Row(
+        "CKD307",  # small steps may be enough
+        lambda: stuck(timeline=timeline(displacement=went(0.001, 0.001))),
+        lambda: evidence(timeline=timeline(displacement=went(0.001, 0.001))),
+        severity=Severity.WARNING,
     ),
     Row(
         "CKD401",
@@ -670,6 +728,19 @@ ROWS = [
         lambda: stuck(replay=replay(skill=Skill(0.3, loss=1.5, trivial_loss=2.3)), batches=few_rows()),
         lambda: stuck(replay=replay(skill=Skill(0.3, loss=1.5, trivial_loss=2.3))),
         severity=Severity.ERROR,
+    ),
+    Row(
+        "CKD502",  # weights that training had thrown far say nothing about those it began with
+        lambda: redrawn(iterations=0),
+        lambda: redrawn(iterations=400),
+        cause=Cause.INITIALIZATION,
+    ),
+    Row(
+        "CKD501",  # what overflows where weights are 1e28 already is no formula at fault
+        lambda: thrown(1e28),
+        lambda: thrown(0.3),
+        cause=Cause.LEARNING_RATE,
+        says="MatMul",
     ),
     Row(
         "CKD515",

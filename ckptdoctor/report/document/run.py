@@ -60,6 +60,18 @@ def _path_at(index: int | None, timeline: Timeline) -> str | None:
     return None if index is None else timeline.points[index].path
 
 
+DISPLACEMENT = Record(
+    "displacement",
+    "How far a weight went, entry by entry.",
+    (
+        plain("path", TEXT, "in the file"),
+        plain("layer", Optional(TEXT), "layer"),
+        plain("variable", TEXT, "variable"),
+        plain("distance", REAL, "rms of the difference"),
+        plain("size", REAL, "rms in the earlier checkpoint"),
+    ),
+)
+
 TIMELINE = Record(
     "timeline",
     "The run's checkpoints in training order.",
@@ -72,6 +84,7 @@ TIMELINE = Record(
         plain("resume_reason", TEXT, "why, or why from none"),
         plain("growth", List(GROWTH), "steepest first"),
         plain("unmoved", List(TEXT), "trainable weights that never changed"),
+        plain("displacement", List(DISPLACEMENT), "from the first healthy checkpoint to the last, in layer order"),
         plain("best_only_trap", FLAG, "the kept best checkpoint is sick and will never be overwritten"),
         plain("notes", List(TEXT), "remarks"),
     ),

@@ -8,6 +8,7 @@ from ckptdoctor.model import Cause, Evidence, Finding, ReplayStatus, Severity
 from ckptdoctor.rules.parts import replay_of, votes
 from ckptdoctor.rules.registry import Limits, rule
 from ckptdoctor.rules.replay.outcomes import Outcome, Pattern
+from ckptdoctor.rules.symptoms import THROWN_FAR, largest_kernel, replay_start
 
 SMALLER = ("lr/",)
 CLIP = ("clip",)
@@ -60,7 +61,10 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     if replay.status is not ReplayStatus.REPRODUCED or not replay.experiments:
         return
     pattern = Pattern(replay)
-    cast = [*_general(pattern), *_specific(pattern)]
+    begun = replay_start(evidence)
+    grown = largest_kernel(begun) > THROWN_FAR
+    untrained = begun is None or not begun.iterations
+    cast = [*_general(pattern, grown=grown), *_specific(pattern, untrained=untrained)]
     if not cast:
         return
     healing = [e.change for e in replay.experiments if e in _healing(pattern)]
@@ -85,7 +89,7 @@ def _healing(pattern: Pattern) -> set[object]:
     return {e for e in pattern.experiments if outcome(e) is Outcome.HEALS}
 
 
-def _general(pattern: Pattern) -> list[tuple[Cause, float, str]]:
+def _general(pattern: Pattern, *, grown: bool) -> list[tuple[Cause, float, str]]:
     rate, clip, scale = pattern.best(*SMALLER), pattern.best(*CLIP), pattern.best(*SCALE)
     inputs = pattern.best("standardise_inputs")
     if pattern.heals(*DROP):
@@ -116,6 +120,8 @@ def _general(pattern: Pattern) -> list[tuple[Cause, float, str]]:
             (Cause.DATA_SCALE, 1.5, "standardising heals too"),
             (Cause.EXPLODING_GRADIENTS, 1.0 if clip is Outcome.HEALS else -0.5, f"clipping {clip.value}"),
         ]
+    if grown and all(e.start == "last_healthy" for e in pattern.experiments):
+        return []  # no change brings weights back that were thrown far before the first replayed step
     return _nothing_helps(rate, clip, scale)
 
 
@@ -139,11 +145,18 @@ def _nothing_helps(rate: Outcome, clip: Outcome, scale: Outcome) -> list[tuple[C
     return []
 
 
-def _specific(pattern: Pattern) -> list[tuple[Cause, float, str]]:
+def _specific(pattern: Pattern, *, untrained: bool) -> list[tuple[Cause, float, str]]:
+    """Changes that stand for one cause.
+
+    Args:
+        untrained: the start took no step: only then do other initial weights stand for other initial weights.
+    """
     plain = pattern.heals(*SMALLER) or pattern.heals(*CLIP)
     cast = []
     for prefix, (cause, weight) in SPECIFIC.items():
         healing = pattern.healing(prefix)
+        if prefix == "reinitialise" and healing is not None and not untrained and healing.start == "last_healthy":
+            continue
         if healing is not None:
             share = 0.5 if plain and cause is not Cause.LABELS else 1.0  # several changes heal: each proves less
             cast.append((healing.cause if prefix in OWN_CAUSE else cause, weight * share, f"{healing.change} heals"))

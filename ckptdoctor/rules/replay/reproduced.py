@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from ckptdoctor.model import Cause, Evidence, Finding, NonfinitePoint, Phase, Replay, ReplayStatus, Severity, Vote
 from ckptdoctor.rules.parts import replay_of, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
+from ckptdoctor.rules.symptoms import THROWN_FAR, largest_kernel, replay_start
 
 FORMULA_OPS = ("Log", "Sqrt", "Rsqrt", "Div", "Reciprocal", "Pow", "Xdivy", "Xlogy", "Acos", "Asin", "Atanh", "Select")
 EXPONENTIAL_OPS = ("Exp", "Expm1", "Sinh", "Cosh", "Softplus")
@@ -57,7 +58,7 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         measured=growth if growth is not None else f"step {bad.step}",
         threshold=limits["growth"],
         unit="last finite loss ÷ first loss",
-        votes=_votes(bad, growth, limits["growth"]),
+        votes=_votes(bad, growth, limits["growth"], thrown=largest_kernel(replay_start(evidence))),
         data={"confirms": Cause.DATA_NONFINITE.value} if bad.phase is Phase.INPUT else {},
     )
 
@@ -70,7 +71,7 @@ def loss_growth(replay: Replay) -> float | None:
     return abs(losses[-1]) / abs(losses[0])
 
 
-def _votes(bad: NonfinitePoint, growth: float | None, limit: float) -> tuple[Vote, ...]:
+def _votes(bad: NonfinitePoint, growth: float | None, limit: float, *, thrown: float) -> tuple[Vote, ...]:
     op = bad.op or ""
     if bad.phase is Phase.INPUT:
         return votes(
@@ -88,6 +89,14 @@ def _votes(bad: NonfinitePoint, growth: float | None, limit: float) -> tuple[Vot
             (Cause.DATA_NONFINITE, -3.0, why),
             (Cause.LABELS, -1.5, why),
             (Cause.LOSS_FUNCTION, -1.2, why),
+        )
+    if thrown > THROWN_FAR and bad.phase is not Phase.LOSS:
+        why = f"weights had grown to {thrown:.1e} before: what overflowed is only where it showed"
+        return votes(
+            (Cause.LEARNING_RATE, 1.2, why),
+            (Cause.EXPLODING_GRADIENTS, 1.2, why),
+            (Cause.DATA_SCALE, 0.6, why),
+            (Cause.DATA_NONFINITE, -2.0, why),
         )
     calm = growth is not None and bad.step > 0
     cast: list[tuple[Cause, float, str]] = []

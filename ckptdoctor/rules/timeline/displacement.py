@@ -1,0 +1,109 @@
+"""CKD307: how far the weights of a run that does not learn went from where they began."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from statistics import median
+
+from ckptdoctor.model import Cause, Displacement, Evidence, Finding, Severity, Vote
+from ckptdoctor.rules.parts import timeline_of, votes
+from ckptdoctor.rules.registry import Limits, Threshold, rule
+from ckptdoctor.rules.standstill import standstill
+
+FIRST_SIZE = 1e-6
+"""Weights that began smaller than this began at zero: no distance is large or small against that (hand-chosen)."""
+
+
+@rule(
+    code="CKD307",
+    name="displacement",
+    severity=Severity.INFO,
+    needs={"timeline"},
+    since="0.1.0",
+    thresholds={
+        "hardly": Threshold(
+            0.02,
+            unit="distance ÷ first size",
+            source="measured: of 200 healthy runs of the case book that were trained from new weights three end below it, and "
+            "those still learn",
+        ),
+        "not_at_all": Threshold(0.002, unit="distance ÷ first size", source="measured, as above"),
+        "far": Threshold(
+            5.0,
+            unit="median distance ÷ first size",
+            source="measured: kernels of healthy runs end between 0.1 and 3 times their size away",
+        ),
+        "profile": Threshold(
+            30.0,
+            unit="distance of the last kernel ÷ of the first",
+            source="measured: below 6 in all healthy runs of four and more kernels but embeddings",
+        ),
+    },
+    doc="""
+    ## What it finds
+    In a run that does not learn: the distance of each kernel between the first and the last healthy checkpoint, against its size
+    at the first.
+    ## Why it matters
+    Kernels that hardly left their place were given steps that are too small. Kernels many times their size away were thrown
+    there by steps that are too large, or by inputs of large scale. Where the last layers moved and the first did not, the
+    gradient vanished on its way back.
+    ## How to confirm
+    The first hundred steps again with ten times, or a tenth, of the rate; replay does that where batches were recorded.
+    ## How to fix
+    Another rate; inputs of unit size; relu, normalisation or skip connections where the gradient vanishes.
+    ## References
+    Measured on the case book. Glorot & Bengio 2010 on gradients along depth.
+    """,
+)
+def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
+    kernels = [d for d in timeline_of(evidence).displacement if d.size > FIRST_SIZE and "bias" not in d.variable]
+    moved = [d.distance / d.size for d in kernels]
+    if not kernels or not any(moved) or standstill(evidence) is None:
+        return
+    judged = _judge(kernels, moved, limits)
+    if judged is None:
+        return
+    text, measured, threshold, unit, cast = judged
+    yield Finding(
+        rule="CKD307",
+        severity=Severity.WARNING,
+        message=text,
+        measured=measured,
+        threshold=threshold,
+        unit=unit,
+        votes=cast,
+    )
+
+
+def _judge(
+    kernels: list[Displacement], moved: list[float], limits: Limits
+) -> tuple[str, float, float, str, tuple[Vote, ...]] | None:
+    unit = "distance ÷ first size"
+    profile = moved[-1] / max(moved[0], 1e-12)
+    if len(moved) >= 4 and profile > limits["profile"] and moved[0] == min(moved):
+        first, last = kernels[0], kernels[-1]
+        text = f"{last.layer}/{last.variable} went {moved[-1]:.2g} times its size, {first.layer}/{first.variable} only {moved[0]:.2g}."
+        why = "the first layers hardly move, the last ones do"
+        return text, profile, limits["profile"], "last ÷ first", votes((Cause.VANISHING_GRADIENTS, 1.8, why))
+    most, middle = max(moved), median(moved)
+    if most < limits["hardly"]:
+        still = most < limits["not_at_all"]
+        why = f"no kernel went further than {most:.1g} of its size"
+        text = f"In the whole run {why}."
+        cast = votes(
+            (Cause.LEARNING_RATE, 2.2 if still else 1.4, why),
+            (Cause.OPTIMIZER, 1.2 if still else 0.8, why),
+            (Cause.ACTIVATION, -0.5, "small steps explain it"),
+            (Cause.LOSS_FUNCTION, -0.5, "small steps explain it"),
+        )
+        return text, most, limits["not_at_all" if still else "hardly"], unit, cast
+    if middle > limits["far"]:
+        why = f"kernels went {middle:.2g} times their size, the farthest {most:.2g} times"
+        cast = votes(
+            (Cause.LEARNING_RATE, 1.5, why),
+            (Cause.DATA_SCALE, 0.9, why),
+            (Cause.OPTIMIZER, 0.5, why),
+            (Cause.LABELS, -0.5, "unrelated labels do not throw weights far"),
+        )
+        return f"In the whole run {why}.", middle, limits["far"], f"median {unit}", cast
+    return None
