@@ -115,6 +115,16 @@ def begun_at(iterations: int, largest: float = 0.3):
     }
 
 
+CONVOLVED = spec(layer("conv", "Conv2D"), *NORMED[1:])
+ONE_IMAGE = array(shape=(8, 1, 4, 4, 1))
+USUAL = spec(
+    layer("h", config={"kernel_initializer": "glorot_uniform"}),
+    layer("out", units=10, activation="softmax"),
+    loss=loss("sparse_categorical_crossentropy"),
+)
+EASY_ROWS = batches(y=classes(), association=EASY)
+
+
 def redrawn(iterations: int):
     """Only other initial weights remove the failure."""
     fields = begun_at(iterations)
@@ -509,6 +519,32 @@ ROWS = [
             spec=spec(layer("conv", "Conv2D"), *NORMED[1:]), batches=batches(array(shape=(8, 1, 4, 4, 1)))
         ),
         cause=Cause.ARCHITECTURE,
+    ),
+    Row(
+        "CKD412",  # convolutions that shrank to one pixel: the kernels before the layer never moved
+        lambda: evidence(
+            spec=CONVOLVED, batches=batches(ONE_IMAGE), timeline=timeline(unmoved=("layers/conv/kernel",))
+        ),
+        lambda: evidence(spec=CONVOLVED, batches=batches(ONE_IMAGE), timeline=timeline()),
+        cause=Cause.ARCHITECTURE,
+    ),
+    Row(
+        "CKD602",  # even wrong labels move every weight
+        lambda: stuck(spec=USUAL, optimizer=state()),
+        lambda: stuck(spec=USUAL, optimizer=state(), timeline=timeline(unmoved=("layers/h/kernel",))),
+        cause=Cause.LABELS,
+    ),
+    Row(
+        "CKD602",
+        lambda: stuck(spec=USUAL, optimizer=state(), batches=EASY_ROWS, timeline=timeline(displacement=went(0.3, 0.2))),
+        lambda: stuck(spec=USUAL, optimizer=state(), batches=EASY_ROWS, timeline=timeline(displacement=went(9.0, 9.0))),
+        cause=Cause.ARCHITECTURE,
+    ),
+    Row(
+        "CKD207",  # behind a relu the NaN in the weights is a zero
+        lambda: evidence(logs=log(series(values=(0.6,) + (0.5293,) * 6)), spec=RELU_HEAD),
+        lambda: evidence(logs=log(series(values=(0.6,) + (0.5293,) * 6)), spec=RELU_HEAD, census=BAD),
+        cause=Cause.ACTIVATION,
     ),
     Row(
         "CKD413",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ckptdoctor.model import Cause, Evidence, Finding, LayerSpec, ModelSpec, Severity
+from ckptdoctor.model import Cause, Evidence, Finding, LayerSpec, ModelSpec, Severity, Timeline
 from ckptdoctor.rules.parts import batches_of, spec_of, votes
 from ckptdoctor.rules.registry import Limits, rule
 from ckptdoctor.rules.symptoms import NORMALISING, PASS_THROUGH
@@ -37,7 +37,14 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     spec = spec_of(evidence)
     single = [a for a in batches_of(evidence).inputs if len(a.shape) > 2 and a.shape[1] == 1]
     flat = all(len(a.shape) == 3 for a in single)
-    norms = [n for n in spec.layers if n.class_name == "BatchNormalization" and _takes_vectors(spec, n, flat=flat)]
+    unmoved = isinstance(evidence.timeline, Timeline) and bool(
+        evidence.timeline.unmoved
+    )  # nothing passes a norm of one
+    norms = [
+        n
+        for n in spec.layers
+        if n.class_name == "BatchNormalization" and (unmoved or _takes_vectors(spec, n, flat=flat))
+    ]
     if not norms or not single:
         return
     yield Finding(

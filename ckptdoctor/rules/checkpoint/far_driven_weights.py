@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckptdoctor.model import Cause, Evidence, Finding, Role, Severity
+from ckptdoctor.rules.checkpoint.initial_scale import initial_census, spread_ratio
 from ckptdoctor.rules.parts import census_of, maybe_spec, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
 from ckptdoctor.rules.standstill import standstill
 from ckptdoctor.rules.symptoms import RECURRENT
+
+LARGE_START = 3.0  # times He's spread; hand-chosen
 
 
 @rule(
@@ -40,7 +43,7 @@ from ckptdoctor.rules.symptoms import RECURRENT
     """,
 )
 def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
-    if standstill(evidence) is None:
+    if standstill(evidence) is None or _began_large(evidence):
         return
     spec = maybe_spec(evidence)
     outputs = spec.outputs if spec is not None else ()
@@ -73,6 +76,13 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
             (Cause.INITIALIZATION, -0.3, "the weights went there in training"),
         ),
     )
+
+
+def _began_large(evidence: Evidence) -> bool:
+    """Kernels that began large drive biases far in ordinary steps."""
+    census = initial_census(evidence)
+    kernels = [t for t in (census.of_role(Role.WEIGHT) if census is not None else ()) if len(t.info.shape) > 1]
+    return any(spread_ratio(t) > LARGE_START for t in kernels if "embedding" not in t.info.variable)
 
 
 def _set(initialiser: object) -> bool:

@@ -84,7 +84,7 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         for t in judged
         if len(t.info.shape) > 1 and "embedding" not in t.info.variable and "bias" not in t.info.variable
     ]
-    odd = [(t, r) for t in kernels if (r := _ratio(t)) > limits["large"] or r < limits["small"]]
+    odd = [(t, r) for t in kernels if (r := spread_ratio(t)) > limits["large"] or r < limits["small"]]
     if odd:
         yield _kernels(odd, kernels, evidence, limits)
     elif (together := _together(kernels, evidence, limits)) is not None:
@@ -97,7 +97,7 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
             return
 
 
-def _ratio(t: TensorStats) -> float:
+def spread_ratio(t: TensorStats) -> float:
     """Spread over that of He (or, for recurrences, orthogonal) initialisation."""
     gain = 1.0 if "recurrent" in t.info.variable else 2.0
     return float((t.std or 0.0) / math.sqrt(gain / max(fans(t.info.shape)[0], 1)))
@@ -109,14 +109,14 @@ def _first_of_its_kind(t: TensorStats, kernels: list[TensorStats], evidence: Evi
     drawn = _initialiser(spec, t.info.layer)
     if spec is None or drawn is None:
         return t
-    large = _ratio(t) > 1
+    large = spread_ratio(t) > 1
     order = {layer.name: n for n, layer in enumerate(spec.layers)}
     alike = [
         k
         for k in kernels
         if k.info.layer in order
         and _initialiser(spec, k.info.layer) == drawn
-        and (_ratio(k) > OFF if large else _ratio(k) < 1 / OFF)
+        and (spread_ratio(k) > OFF if large else spread_ratio(k) < 1 / OFF)
     ]
     return min(alike, key=lambda k: order[str(k.info.layer)], default=t)
 
@@ -222,7 +222,7 @@ def _together(kernels: list[TensorStats], evidence: Evidence, limits: Limits) ->
     if spec is None or any(layer.class_name in NORMALISING for layer in spec.layers):
         return None
     order = {layer.name: n for n, layer in enumerate(spec.layers)}
-    small = [(t, r) for t in kernels if t.info.layer in order and (r := _ratio(t)) < SMALLER_THAN_GLOROT]
+    small = [(t, r) for t in kernels if t.info.layer in order and (r := spread_ratio(t)) < SMALLER_THAN_GLOROT]
     product = math.prod(r for _, r in small)
     if len(small) < 3 or product > limits["together"]:
         return None

@@ -8,6 +8,9 @@ from ckptdoctor.model import Cause, Evidence, Finding, Severity
 from ckptdoctor.rules.parts import fingerprint_of, votes
 from ckptdoctor.rules.registry import Limits, rule
 
+PADDING = (0,)
+"""The id that Keras' text layers and `pad_sequences` use for padding."""
+
 
 @rule(
     code="CKD103",
@@ -46,6 +49,11 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
             measured=float(pattern.count),
             unit=f"of {pattern.of} token ids",
             votes=votes(
+                (
+                    Cause.ARCHITECTURE,
+                    1.4 if tuple(pattern.indices) == PADDING else 0.0,
+                    "only the id of padding: a sample with nothing but padding leaves a masked softmax or mean empty",
+                ),
                 (Cause.DATA_NONFINITE, 0.5, "a single bad sample touches only its own tokens"),
                 (Cause.LABELS, 0.5, "a single bad sample touches only its own tokens"),
                 (Cause.LOSS_FUNCTION, 0.5, "a loss that fails on one batch touches only its tokens"),

@@ -83,11 +83,12 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         layer for layer, a in hidden_activations(spec) if a.lower() not in KNOWN and layer.class_name not in RECURRENT
     ]
     custom = [layer for layer in spec.layers if layer.registered is not None or layer.class_name == "Lambda"]
-    if softmax and not failing and spec.graph_known and len(softmax) == 1:
+    dense = [layer for layer in softmax if layer.class_name == "Dense"]  # in attention several are in their place
+    if softmax and not failing and spec.graph_known and (len(softmax) == 1 or len(dense) == len(softmax)):
         yield Finding(
             rule="CKD134",
             severity=Severity.INFO,
-            message=f"The hidden layer {softmax[0].name} ends in softmax.",
+            message=f"The hidden layer {softmax[0].name} ends in softmax{f', and {len(softmax) - 1} more' if len(softmax) > 1 else ''}.",
             layer=softmax[0].name,
             measured="softmax",
             votes=votes((Cause.ACTIVATION, 2.5 if stuck else 0.3, "a hidden softmax leaves nearly no signal")),

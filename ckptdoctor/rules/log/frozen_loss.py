@@ -8,7 +8,7 @@ from ckptdoctor.model import Cause, Evidence, Finding, Severity
 from ckptdoctor.rules.log.series import finite, loss
 from ckptdoctor.rules.parts import maybe_spec, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
-from ckptdoctor.rules.symptoms import head, own_losses, units_can_die
+from ckptdoctor.rules.symptoms import head, nonfinite_weights, own_losses, units_can_die
 
 
 @rule(
@@ -42,7 +42,7 @@ from ckptdoctor.rules.symptoms import head, own_losses, units_can_die
 )
 def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     series = loss(evidence)
-    if series is None or series.nonfinite or series.axis != "epoch":
+    if series is None or series.nonfinite or series.axis != "epoch" or nonfinite_weights(evidence):
         return
     values = finite(series)
     tail = values[-max(int(limits["epochs"]), len(values) // 2) :]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from statistics import median
 
-from ckptdoctor.model import Batches, Cause, Evidence, Finding, ModelSpec, Severity
+from ckptdoctor.model import Batches, Cause, Evidence, Finding, ModelSpec, Severity, Timeline
 from ckptdoctor.rules.batches.input_scale import rms
 from ckptdoctor.rules.checkpoint.learning_rate_unusual import ADAPTIVE
 from ckptdoctor.rules.checkpoint.loss_head_mismatch import judge_pair
@@ -24,6 +25,7 @@ from ckptdoctor.rules.symptoms import (
     optimizer_class,
 )
 
+ORDINARY_WAY = (0.02, 3.0)  # median distance of kernels ÷ their first size; measured, see CKD307
 INITIALIZERS = {
     "GlorotUniform",
     "GlorotNormal",
@@ -60,8 +62,12 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     found = standstill(evidence)
     if found is None or not _ordinary(spec, evidence):
         return
+    if _unmoved(evidence):
+        return  # even wrong labels move every weight
     if easy_for_simple_models(evidence) and _ordinary_size(evidence):
-        return  # the recorded inputs do predict the targets: elimination would end at the wrong place
+        # The recorded inputs do predict the targets: it is not the data that is left, but the model.
+        yield from _model_is_left(spec, evidence)
+        return
     worse = found.kind == "worse_than_constant"
     why = "rate, activations, initialisers, head and loss are the usual ones"
     yield Finding(
@@ -75,6 +81,31 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
             (Cause.INITIALIZATION, -1.0, why),
             (Cause.LOSS_FUNCTION, -0.8, why),
             (Cause.VANISHING_GRADIENTS, -0.7, why),
+        ),
+    )
+
+
+def _unmoved(evidence: Evidence) -> bool:
+    return isinstance(evidence.timeline, Timeline) and bool(evidence.timeline.unmoved)
+
+
+def _model_is_left(spec: ModelSpec, evidence: Evidence) -> Iterator[Finding]:
+    """Weights went an ordinary way, the data can be learned, every setting is usual: the layers lose what counts."""
+    went = evidence.timeline.displacement if isinstance(evidence.timeline, Timeline) else ()
+    moved = [d.distance / d.size for d in went if d.size > 1e-6 and "bias" not in d.variable]
+    if not moved or not ORDINARY_WAY[0] < median(moved) < ORDINARY_WAY[1]:
+        return
+    pooling = next((layer for layer in spec.layers if layer.class_name.startswith("Global")), None)
+    why = "the data is learnable, every setting is usual, and the weights went an ordinary way"
+    yield Finding(
+        rule="CKD602",
+        severity=Severity.INFO,
+        message="Simple models learn these targets; rate, activations, initialisers, head and loss are the usual ones: the layers are what is left.",
+        layer=pooling.name if pooling is not None else None,
+        votes=votes(
+            (Cause.ARCHITECTURE, 1.6 if pooling is not None else 1.0, why),
+            (Cause.LABELS, -0.8, "simple models learn these targets"),
+            (Cause.LOSS_FUNCTION, -0.5, why),
         ),
     )
 
