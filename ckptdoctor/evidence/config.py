@@ -71,7 +71,9 @@ def is_custom_layer(serialized: JsonObject) -> bool:
     if module is not None:
         return not module.startswith(_KERAS_MODULES)
     class_name = text(serialized.get("class_name")) or ""
-    return ">" in class_name or class_name not in LAYERS
+    # Operations in the graph (`GetItem`, `Multiply`) have a name and nothing else; every layer says whether it is trainable.
+    is_operation = "module" not in serialized and "trainable" not in mapping(serialized.get("config"))
+    return ">" in class_name or (class_name not in LAYERS and not is_operation)
 
 
 def wrapped(class_name: str, config: JsonObject) -> JsonObject | None:

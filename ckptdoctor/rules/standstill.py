@@ -218,7 +218,7 @@ def _far_off(evidence: Evidence, ratio: float) -> bool:
 def _on_its_way(evidence: Evidence) -> bool:
     series = training_loss(evidence)
     fall = late_fall(series) if series is not None else None
-    if fall is not None and fall > MOVING:
+    if series is not None and fall is not None and fall > MOVING and _below_what_it_was(series):
         return True
     accuracy = training_accuracy(evidence)
     rise = _rise(accuracy) if accuracy is not None else None
@@ -226,6 +226,12 @@ def _on_its_way(evidence: Evidence) -> bool:
         return False
     majority = majority_rate(evidence)
     return majority is None or median(accuracy.values[-3:]) > majority + 2 * MOVING
+
+
+def _below_what_it_was(series: Series) -> bool:
+    """Whether the last quarter lies below all of the first half: coming back from a spike is no way forward."""
+    values = [v for v in series.values if math.isfinite(v)]
+    return median(values[-max(len(values) // 4, 1) :]) < min(values[: max(len(values) // 2, 1)])
 
 
 def _rise(series: Series) -> float | None:

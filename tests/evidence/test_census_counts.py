@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 from handmade import checkpoint
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -50,6 +50,14 @@ def measured(values: np.ndarray) -> np.ndarray:
         return np.abs(values.astype("c16")) if values.dtype.kind == "c" else values.astype("f8")
 
 
+def on_the_brim(values: np.ndarray) -> bool:
+    """A complex magnitude next to float64's largest number: whether it overflows depends on how numpy rounds on the way."""
+    parts = np.abs(np.ravel(values).astype("c16").view("f8")).astype(np.longdouble)
+    size = np.sqrt(parts[0::2] ** 2 + parts[1::2] ** 2)
+    largest = np.longdouble(np.finfo("f8").max)
+    return values.dtype.kind == "c" and bool((np.abs(size / largest - 1) < 1e-12).any())
+
+
 def agrees(found: TensorStats, values: np.ndarray) -> None:
     """Counts exact; mean and rms to 1e-6 of the rms, computed here in exact arithmetic where it matters."""
     assert found.error is None
@@ -79,6 +87,7 @@ def agrees(found: TensorStats, values: np.ndarray) -> None:
 @given(data=st.data(), code=st.sampled_from(PLAIN), spans=st.booleans())
 def test_any_array_of_any_dtype_is_counted_like_numpy_counts_it(data: st.DataObject, code: str, spans: bool) -> None:
     array = data.draw(hnp.arrays(np.dtype(code), shapes))
+    assume(not on_the_brim(array))
     agrees(count(array, spans=spans), measured(array))
 
 

@@ -306,3 +306,19 @@ def test_rows_belong_to_input_features_until_features_are_mixed() -> None:
     assert not reads_input(spec, "absent")
     mixed = spec_of(sequential(given("in"), serialized("LayerNormalization", "ln"), dense("a")))
     assert not reads_input(mixed, "a")
+
+
+def test_an_operation_in_a_legacy_file_is_keras_own():
+    # `state[:, 0]` in a functional model: h5 files name no modules, and an operation has nothing but a name
+    layers = [
+        {
+            "class_name": "InputLayer",
+            "config": {"name": "x", "batch_input_shape": [None, 4]},
+            "name": "x",
+            "inbound_nodes": [],
+        },
+        {"class_name": "GetItem", "config": {"name": "get_item"}, "name": "get_item", "inbound_nodes": []},
+        {"class_name": "Mine", "config": {"name": "mine", "trainable": True}, "name": "mine", "inbound_nodes": []},
+    ]
+    spec = spec_of({"class_name": "Functional", "config": {"name": "net", "layers": layers}})
+    assert [None, None, "Mine"] == [layer.registered for layer in spec.layers]

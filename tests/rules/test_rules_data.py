@@ -125,6 +125,23 @@ USUAL = spec(
 EASY_ROWS = batches(y=classes(), association=EASY)
 
 
+def half_spec():
+    return spec(
+        layer("h", dtype_policy="mixed_float16"),
+        layer("out", units=10, activation="softmax"),
+        loss=loss("sparse_categorical_crossentropy"),
+    )
+
+
+def one_step_used(moved: float):
+    """The recurrent kernel of an LSTM never moved, its other kernel did, or did not."""
+    kernels = census(tensor("lstm/recurrent_kernel"), tensor("lstm/kernel"))
+    went_there = Displacement("layers/lstm", "lstm", "kernel", moved, 0.5)
+    return timeline(
+        point(0, kernels), point(1, kernels), unmoved=("layers/lstm/recurrent_kernel",), displacement=(went_there,)
+    )
+
+
 def redrawn(iterations: int):
     """Only other initial weights remove the failure."""
     fields = begun_at(iterations)
@@ -702,6 +719,31 @@ ROWS = [
         lambda: two_heads(((0.0, 128), (1.0, 128)), low=0.0),
         cause=Cause.LABELS,
         says="Class ids of y_kind run from -1 to 1, but kind has 2 units",
+    ),
+    Row(
+        "CKD419",  # minutes around 30,000, which float16 knows in steps of 16
+        lambda: stuck(spec=half_spec(), batches=batches(array(mean=30000.0, std=40.0))),
+        lambda: stuck(spec=half_spec(), batches=batches(array(mean=0.0, std=40.0))),
+        cause=Cause.MIXED_PRECISION,
+        says="1.4 steps of float16",
+    ),
+    Row(
+        "CKD419",  # seconds since 1970
+        lambda: stuck(batches=batches(array(mean=1.6e9, std=300.0))),
+        lambda: stuck(batches=batches(array(mean=1.6e9, std=3e7))),
+        cause=Cause.DATA_SCALE,
+    ),
+    Row(
+        "CKD304",  # the head reads the state of the first step
+        lambda: stuck(timeline=one_step_used(moved=0.2)),
+        lambda: stuck(timeline=one_step_used(moved=0.0)),
+        cause=Cause.ARCHITECTURE,
+    ),
+    Row(
+        "CKD601",  # coming back from a spike is no way forward
+        lambda: stuck(logs=log(series(values=(2.31, 2.303, 2.32, 2.31, 2.6, 2.5, 2.35, 2.31)))),
+        lambda: stuck(logs=log(series(values=(2.31, 2.303, 2.32, 2.31, 2.6, 2.5, 2.25, 2.21)))),
+        severity=Severity.ERROR,
     ),
     Row(
         "CKD418",

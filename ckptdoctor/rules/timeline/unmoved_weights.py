@@ -36,6 +36,7 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         return
     stuck = standstill(evidence) is not None
     first = unmoved[0]
+    loops = _loops_unused(evidence, unmoved)
     yield Finding(
         rule="CKD304",
         severity=Severity.WARNING if stuck else Severity.INFO,
@@ -46,10 +47,22 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         threshold=0.0,
         unit="unmoved kernels",
         votes=votes(
-            (Cause.ACTIVATION, 1.2 if stuck else 0.0, "no gradient reaches them: dead units"),
-            (Cause.VANISHING_GRADIENTS, 1.0 if stuck else 0.0, "no gradient reaches them"),
+            (Cause.ACTIVATION, 1.2 if stuck and not loops else 0.0, "no gradient reaches them: dead units"),
+            (Cause.VANISHING_GRADIENTS, 1.0 if stuck and not loops else 0.0, "no gradient reaches them"),
+            (
+                Cause.ARCHITECTURE,
+                3.5 if stuck and loops else 0.0,
+                f"{first.layer} learns from its inputs but never from its own state: only its first step is used",
+            ),
         ),
+        data={"locates": stuck and loops},
     )
+
+
+def _loops_unused(evidence: Evidence, unmoved: list[TensorInfo]) -> bool:
+    """All that never moved are recurrent kernels whose layers' other kernels did: the sequence ends after one step."""
+    went = {d.layer for d in timeline_of(evidence).displacement if d.variable.endswith("kernel") and d.distance > 0}
+    return all("recurrent" in info.variable and info.layer in went for info in unmoved)
 
 
 def _unmoved(evidence: Evidence) -> list[TensorInfo]:
