@@ -141,4 +141,4 @@ def healthy_confidence(outcome: Outcome) -> float:
     families = {"CKD2", "CKD4", "CKD5"}  # log, batches, replay
     unseen = {s.rule[:4] for s in outcome.skipped if s.reason != "not selected"} & families
     warnings = sum(f.severity is Severity.WARNING for f in outcome.findings)
-    return round(max(0.5, 0.97 - 0.06 * len(unseen) - 0.03 * warnings), 3)
+    return round(max(0.5, 0.97 - 0.04 * len(unseen) - 0.03 * warnings), 3)

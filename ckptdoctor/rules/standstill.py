@@ -175,7 +175,7 @@ def _by_skill(skill: Skill, evidence: Evidence) -> Standstill | None:
         return None
     ratio = _over_constant(skill)
     far = ratio is not None and _far_off(evidence, ratio)
-    if _shows_skill(skill) or skill.score is None or (_on_its_way(evidence) and not far):
+    if _shows_skill(skill) or skill.score is None or (_on_its_way(evidence, skill.majority) and not far):
         return None
     accuracy = (
         "" if skill.accuracy is None else f" (accuracy {skill.accuracy:.2f}, majority class {skill.majority:.2f})"
@@ -215,7 +215,12 @@ def _far_off(evidence: Evidence, ratio: float) -> bool:
     return ratio > HOPELESS and _epochs(evidence) >= LONG
 
 
-def _on_its_way(evidence: Evidence) -> bool:
+def _on_its_way(evidence: Evidence, majority: float | None = None) -> bool:
+    """Whether loss or accuracy still improve.
+
+    Args:
+        majority: share of the most frequent class, where the recorded targets do not give it by themselves.
+    """
     series = training_loss(evidence)
     fall = late_fall(series) if series is not None else None
     if series is not None and fall is not None and fall > MOVING and _below_what_it_was(series):
@@ -224,7 +229,7 @@ def _on_its_way(evidence: Evidence) -> bool:
     rise = _rise(accuracy) if accuracy is not None else None
     if accuracy is None or rise is None or rise <= MOVING:
         return False
-    majority = majority_rate(evidence)
+    majority = majority_rate(evidence) or majority
     return majority is None or median(accuracy.values[-3:]) > majority + 2 * MOVING
 
 

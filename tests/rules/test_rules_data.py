@@ -115,6 +115,11 @@ def begun_at(iterations: int, largest: float = 0.3):
     }
 
 
+FEW_PIXELS = Skill(-0.7, accuracy=0.7, majority=0.89, loss=0.5, trivial_loss=0.3)
+RISING = log(
+    series(values=(0.68, 0.66, 0.62, 0.57, 0.52, 0.507, 0.505, 0.501)),
+    series("accuracy", (0.56, 0.62, 0.66, 0.69, 0.698, 0.703, 0.702, 0.702)),
+)
 CONVOLVED = spec(layer("conv", "Conv2D"), *NORMED[1:])
 ONE_IMAGE = array(shape=(8, 1, 4, 4, 1))
 USUAL = spec(
@@ -556,6 +561,19 @@ ROWS = [
         lambda: stuck(spec=USUAL, optimizer=state(), batches=EASY_ROWS, timeline=timeline(displacement=went(0.3, 0.2))),
         lambda: stuck(spec=USUAL, optimizer=state(), batches=EASY_ROWS, timeline=timeline(displacement=went(9.0, 9.0))),
         cause=Cause.ARCHITECTURE,
+    ),
+    Row(
+        "CKD207",  # certain and wrong: the cross-entropy of a probability of 1e-7
+        lambda: evidence(logs=log(series(values=(15.1,) + (16.118095,) * 6))),
+        lambda: evidence(logs=log(series(values=(15.1,) + (16.3,) * 6))),
+        cause=Cause.VANISHING_GRADIENTS,
+        says="certain and wrong",
+    ),
+    Row(
+        "CKD601",  # an accuracy that rises below that of always naming the largest class
+        lambda: stuck(replay=replay(skill=FEW_PIXELS), logs=RISING, batches=batches()),
+        lambda: stuck(replay=replay(skill=replace(FEW_PIXELS, majority=0.5)), logs=RISING, batches=batches()),
+        severity=Severity.ERROR,
     ),
     Row(
         "CKD207",  # behind a relu the NaN in the weights is a zero

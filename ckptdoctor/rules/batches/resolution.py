@@ -45,7 +45,7 @@ STEP = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23}
 )
 def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     spec = spec_of(evidence)
-    precision = _precision(spec)
+    first, precision = _first(spec)
     if precision is None or feeds(spec, LOOKUPS):
         return
     failing = went_nonfinite(evidence) or standstill(evidence) is not None
@@ -59,6 +59,7 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
             rule="CKD419",
             severity=Severity.WARNING if failing else Severity.INFO,
             message=f"{array.name} lies around {array.mean:.4g} with a deviation of {array.std:.3g}: that is {steps:.2g} steps of {precision}.",
+            layer=first,
             measured=steps,
             threshold=limits["steps"],
             unit="std ÷ distance of neighbouring numbers",
@@ -67,16 +68,17 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
                 (Cause.DATA_SCALE, (1.5 if half else 2.5) if failing else 0.0, why),
                 (Cause.ACTIVATION, -0.5 if failing else 0.0, "the inputs explain it"),
             ),
+            data={"locates": half and failing},
         )
         return
 
 
-def _precision(spec: ModelSpec) -> str | None:
-    """In what the layers that take the input compute; None where that is not known."""
+def _first(spec: ModelSpec) -> tuple[str | None, str | None]:
+    """The layer that takes the input, and in what it computes; None where that is not known."""
     first = [layer for layer in spec.layers if set(layer.inbound) & set(spec.inputs)]
     first = first or [layer for layer in spec.layers if layer.class_name != "InputLayer"][:1]
     policy = first[0].dtype_policy.removeprefix("mixed_") if first else ""
-    return policy if policy in STEP else None
+    return (first[0].name if first else None), policy if policy in STEP else None
 
 
 def _steps(array: ArrayStats, step: float) -> float | None:

@@ -9,7 +9,7 @@ from ckptdoctor.evidence.initializers import fans
 from ckptdoctor.model import Cause, Census, Evidence, Finding, ModelSpec, Role, Severity, TensorStats, Timeline
 from ckptdoctor.rules.parts import maybe_spec, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
-from ckptdoctor.rules.symptoms import NORMALISING, went_nonfinite
+from ckptdoctor.rules.symptoms import NORMALISING, RECURRENT, went_nonfinite
 
 SMALLER_THAN_GLOROT = 0.5
 """Of He's spread: Glorot's is 0.7 of it for layers of equal width, 0.5 where the next is three times as wide."""
@@ -222,7 +222,12 @@ def _together(kernels: list[TensorStats], evidence: Evidence, limits: Limits) ->
     if spec is None or any(layer.class_name in NORMALISING for layer in spec.layers):
         return None
     order = {layer.name: n for n, layer in enumerate(spec.layers)}
-    small = [(t, r) for t in kernels if t.info.layer in order and (r := spread_ratio(t)) < SMALLER_THAN_GLOROT]
+    gated = {layer.name for layer in spec.layers if layer.class_name in RECURRENT}  # four kernels drawn as one
+    small = [
+        (t, r)
+        for t in kernels
+        if t.info.layer in order and t.info.layer not in gated and (r := spread_ratio(t)) < SMALLER_THAN_GLOROT
+    ]
     product = math.prod(r for _, r in small)
     if len(small) < 3 or product > limits["together"]:
         return None

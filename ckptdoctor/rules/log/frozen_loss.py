@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from ckptdoctor.model import Cause, Evidence, Finding, Severity
@@ -9,6 +10,10 @@ from ckptdoctor.rules.log.series import finite, loss
 from ckptdoctor.rules.parts import maybe_spec, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
 from ckptdoctor.rules.symptoms import head, nonfinite_weights, own_losses, units_can_die
+
+CLIPS = (-math.log(1e-7), -math.log(2.0**-23))
+"""Cross-entropy of a probability at Keras' epsilon of 1e-7, and of what float32 makes of 1 - (1 - 1e-7)."""
+AT_THE_CLIP = 1e-4  # relative distance; the mean over rows of equal numbers
 
 
 @rule(
@@ -52,12 +57,13 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     if change > limits["relative"]:
         return
     spec = maybe_spec(evidence)
+    clipped = any(abs(tail[-1] / limit - 1) < AT_THE_CLIP for limit in CLIPS)
     found, dying = head(spec), units_can_die(spec)
     dead_head = found is not None and found[2] == "relu"
     yield Finding(
         rule="CKD207",
         severity=Severity.ERROR,
-        message=f"{series.name} is {tail[-1]:.6g} in each of the last {len(tail)} epochs: no gradient reaches the weights.",
+        message=f"{series.name} is {tail[-1]:.6g} in each of the last {len(tail)} epochs: {'that of probabilities that are certain and wrong, ' if clipped else ''}no gradient reaches the weights.",
         layer=found[1].name if found is not None and dead_head else None,
         measured=change,
         threshold=limits["relative"],
@@ -72,6 +78,11 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
                 Cause.LOSS_FUNCTION,
                 1.5 if own_losses(spec) and not dying else 0.0,
                 "a loss of one's own may have no slope",
+            ),
+            (
+                Cause.VANISHING_GRADIENTS,
+                3.5 if clipped else 0.0,
+                "every probability is saturated at the wrong end, where the cross-entropy is cut off and flat",
             ),
             (Cause.LEARNING_RATE, 0.3, "a rate of zero moves nothing"),
             (Cause.LABELS, -0.5, "unrelated labels still give gradients"),
