@@ -16,6 +16,7 @@ from ckptdoctor.replay.dialect import Dialect, keras_2, keras_3
 from ckptdoctor.replay.failure import CannotReplay, brief
 from ckptdoctor.replay.labelrange import LabelRange, as_on_a_gpu, find_label_range
 from ckptdoctor.replay.losses import LossPlan, masked_targets, plan_losses, rebuild_optimizer, snake, substitute
+from ckptdoctor.replay.operations import name_operations
 from ckptdoctor.replay.request import ReplayRequest
 
 OLDEST_KERAS = (3, 15, 1)  # earlier ones can be made to read outside files while loading
@@ -298,8 +299,9 @@ def _deserialise_legacy(dialect: Dialect, config: dict[str, Any], known: Mapping
     from keras.src.legacy.saving import saving_options, saving_utils
     from keras.src.saving import serialization_lib
 
+    operations = name_operations(config)
     with saving_options.keras_option_scope(use_legacy_config=True), serialization_lib.SafeModeScope(safe):
-        return saving_utils.model_from_config(config, custom_objects=dict(known))
+        return saving_utils.model_from_config(config, custom_objects={**known, **operations})
 
 
 def _build_on(model: Any, recording: Recording) -> None:

@@ -229,7 +229,7 @@ def _on_its_way(evidence: Evidence, majority: float | None = None) -> bool:
     rise = _rise(accuracy) if accuracy is not None else None
     if accuracy is None or rise is None or rise <= MOVING:
         return False
-    majority = majority_rate(evidence) or majority
+    majority = majority_rate(evidence) if majority is None else majority
     return majority is None or median(accuracy.values[-3:]) > majority + 2 * MOVING
 
 

@@ -239,8 +239,8 @@ def majority_rate(evidence: Evidence) -> float | None:
     if target is None:
         return None
     means = [f.mean for f in target.features if f.mean is not None]
-    if target.row_sums_to_one and len(means) > 1:
-        return max(means)
+    if target.row_sums_to_one and target.shape[-1] > 1:
+        return max(means) if len(means) > 1 else None
     if target.classes and len(target.classes) > 1 and target.integral:
         return max(n for _, n in target.classes) / sum(n for _, n in target.classes)
     return None

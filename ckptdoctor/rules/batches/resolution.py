@@ -64,7 +64,7 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
             threshold=limits["steps"],
             unit="std ÷ distance of neighbouring numbers",
             votes=votes(
-                (Cause.MIXED_PRECISION, 3.2 if half and failing else 0.0, why),
+                (Cause.MIXED_PRECISION, (2.8 if steps > 1 else 4.5) if half and failing else 0.0, why),
                 (Cause.DATA_SCALE, (1.5 if half else 2.5) if failing else 0.0, why),
                 (Cause.ACTIVATION, -0.5 if failing else 0.0, "the inputs explain it"),
             ),

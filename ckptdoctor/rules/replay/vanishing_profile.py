@@ -44,7 +44,8 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     ratio = first / last
     stuck, failing = standstill(evidence) is not None, went_nonfinite(evidence)
     if ratio < limits["vanishing"]:
-        cause, weight, word = Cause.VANISHING_GRADIENTS, 2.2 if stuck else 0.0, "shrink"
+        # A gradient of exactly zero does not vanish by and by: units between are dead, which CKD504 tells.
+        cause, weight, word = Cause.VANISHING_GRADIENTS, (2.2 if first > 0 else 1.2) if stuck else 0.0, "shrink"
     elif ratio > limits["exploding"]:
         cause, weight, word = Cause.EXPLODING_GRADIENTS, 1.8 if failing else 0.0, "grow"
     else:
