@@ -15,7 +15,7 @@ import numpy as np
 from ckptdoctor.checkpoints import open_checkpoint
 from ckptdoctor.checkpoints.contract import StoredTensor, TensorReadError
 from ckptdoctor.evidence.kernels import UnknownDtypeError
-from ckptdoctor.evidence.updates import PairReader
+from ckptdoctor.evidence.updates import WHOLE, PairReader
 from ckptdoctor.model import Census, CkptDoctorError, Displacement, Role, Status, TimelinePoint
 
 MAX_WEIGHTS = 256
@@ -52,6 +52,8 @@ def _counts(tensor: StoredTensor) -> bool:
 def _between(reader: PairReader, first: StoredTensor, last: StoredTensor) -> Displacement | None:
     if first.info.shape != last.info.shape:
         return None
+    if last.info.nbytes > WHOLE and None in (first.span, last.span):
+        return None  # a sample of a compressed tensor costs as much as all of it
     distance = size = count = 0.0
     try:
         with np.errstate(all="ignore"):

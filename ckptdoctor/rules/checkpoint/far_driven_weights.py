@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ckptdoctor.model import Cause, Evidence, Finding, Role, Severity
+from ckptdoctor.model import Cause, Evidence, Finding, Phase, Role, Severity
 from ckptdoctor.rules.checkpoint.initial_scale import initial_census, spread_ratio
 from ckptdoctor.rules.parts import census_of, maybe_spec, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
@@ -75,6 +75,7 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
             (Cause.DATA_SCALE, 0.6, why),
             (Cause.INITIALIZATION, -0.3, "the weights went there in training"),
         ),
+        data={"phase": Phase.UPDATE.value},
     )
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from statistics import median
 
-from ckptdoctor.model import Cause, Displacement, Evidence, Finding, Severity, Vote
+from ckptdoctor.model import Cause, Displacement, Evidence, Finding, Phase, Severity, Vote
 from ckptdoctor.rules.parts import timeline_of, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
 from ckptdoctor.rules.standstill import standstill
 
 FIRST_SIZE = 1e-6
 """Weights that began smaller than this began at zero: no distance is large or small against that (hand-chosen)."""
+
+DEPTH = "distance of the last kernel ÷ of the first"
 
 
 @rule(
@@ -72,6 +74,7 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         threshold=threshold,
         unit=unit,
         votes=cast,
+        data={"phase": (Phase.BACKWARD if unit == DEPTH else Phase.UPDATE).value},
     )
 
 
@@ -84,7 +87,7 @@ def _judge(
         first, last = kernels[0], kernels[-1]
         text = f"{last.layer}/{last.variable} went {moved[-1]:.2g} times its size, {first.layer}/{first.variable} only {moved[0]:.2g}."
         why = "the first layers hardly move, the last ones do"
-        return text, profile, limits["profile"], "last ÷ first", votes((Cause.VANISHING_GRADIENTS, 1.8, why))
+        return text, profile, limits["profile"], DEPTH, votes((Cause.VANISHING_GRADIENTS, 1.8, why))
     most, middle = max(moved), median(moved)
     if most < limits["hardly"]:
         still = most < limits["not_at_all"]
