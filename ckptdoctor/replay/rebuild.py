@@ -12,11 +12,11 @@ from typing import Any
 from ckptdoctor.model import LeftOut, ReplayStatus
 from ckptdoctor.replay.allowlist import REMOVABLE, config_problems
 from ckptdoctor.replay.batches import Recording, arrange, check_shapes
+from ckptdoctor.replay.deserialise import deserialise, version_numbers
 from ckptdoctor.replay.dialect import Dialect, keras_2, keras_3
 from ckptdoctor.replay.failure import CannotReplay, brief
 from ckptdoctor.replay.labelrange import LabelRange, as_on_a_gpu, find_label_range
 from ckptdoctor.replay.losses import LossPlan, masked_targets, plan_losses, rebuild_optimizer, snake, substitute
-from ckptdoctor.replay.operations import name_operations
 from ckptdoctor.replay.request import ReplayRequest
 
 OLDEST_KERAS = (3, 15, 1)  # earlier ones can be made to read outside files while loading
@@ -75,13 +75,13 @@ def choose_dialect(request: ReplayRequest) -> Dialect:
         CannotReplay: the installed one is too old, or the file needs `tf_keras`.
     """
     three = keras_3()
-    installed = _version(three.version)
+    installed = version_numbers(three.version)
     if installed < OLDEST_KERAS:
         raise CannotReplay(
             f"the installed Keras {three.version} can be made to read outside files while loading; "
             "replay needs Keras 3.15.1 or newer: pip install -U keras"
         )
-    wrote = _version(request.keras_version or "")
+    wrote = version_numbers(request.keras_version or "")
     if wrote and wrote[0] < 3 and request.build is None:
         two = keras_2()
         if two is None:
@@ -90,23 +90,6 @@ def choose_dialect(request: ReplayRequest) -> Dialect:
             )
         return two
     return three
-
-
-def newer_than_installed(request: ReplayRequest, dialect: Dialect) -> bool:
-    """Whether a newer Keras than the installed one wrote the file."""
-    return bool(_version(request.keras_version or "")) and _version(request.keras_version or "") > _version(
-        dialect.version
-    )
-
-
-def _version(text: str) -> tuple[int, ...]:
-    numbers = []
-    for part in text.split(".")[:3]:
-        digits = "".join(c for c in part if c.isdigit())
-        if not digits:
-            break
-        numbers.append(int(digits))
-    return tuple(numbers)
 
 
 def rebuild(request: ReplayRequest, dialect: Dialect, recording: Recording) -> Rebuilt:
@@ -124,7 +107,7 @@ def rebuild(request: ReplayRequest, dialect: Dialect, recording: Recording) -> R
     config.pop("compile_config", None)
     left_out = _strip_custom(config, known)
     dialect.set_policy(_global_policy(request, config))
-    model = _deserialise(request, dialect, config, known)
+    model = deserialise(request, dialect, config, known)
     if not model.built:
         _build_on(model, recording)
     recording = fitted(model, recording)
@@ -261,47 +244,6 @@ def _policy_of(dtype: Any) -> str | None:
         name = dtype["config"].get("name")
         return name if isinstance(name, str) else None
     return None
-
-
-def _deserialise(request: ReplayRequest, dialect: Dialect, config: dict[str, Any], known: Mapping[str, Any]) -> Any:
-    """The model without weights; Keras 3 form first, legacy form where the configuration is one."""
-    safe = not request.unsafe_lambda
-    try:
-        if dialect.legacy or not _new_style(config):
-            return _deserialise_legacy(dialect, config, known, safe=safe)
-        with dialect.keras.utils.custom_object_scope(dict(known)):
-            return dialect.keras.saving.deserialize_keras_object(config, safe_mode=safe)
-    except CannotReplay:
-        raise
-    except Exception as error:
-        reason = f"the model cannot be rebuilt from its configuration ({brief(error)})"
-        if newer_than_installed(request, dialect):
-            reason += (
-                f"; the file was written by Keras {request.keras_version}, newer than the installed {dialect.version}: "
-                "pip install -U keras"
-            )
-        elif "Unknown layer" in str(error) or "Could not locate" in str(error) or "registered" in str(error):
-            reason += "; give the module that defines its classes with --custom-objects"
-        raise CannotReplay(reason) from error
-
-
-def _new_style(config: Mapping[str, Any]) -> bool:
-    return "module" in config or "registered_name" in config
-
-
-def _deserialise_legacy(dialect: Dialect, config: dict[str, Any], known: Mapping[str, Any], *, safe: bool) -> Any:
-    """A configuration of a legacy HDF5 file, through the loader that Keras itself uses for it."""
-    if dialect.legacy:
-        with dialect.keras.utils.custom_object_scope(dict(known)):
-            if _new_style(config):
-                return dialect.keras.saving.deserialize_keras_object(config, safe_mode=safe)
-            return dialect.keras.models.model_from_config(config)
-    from keras.src.legacy.saving import saving_options, saving_utils
-    from keras.src.saving import serialization_lib
-
-    operations = name_operations(config)
-    with saving_options.keras_option_scope(use_legacy_config=True), serialization_lib.SafeModeScope(safe):
-        return saving_utils.model_from_config(config, custom_objects={**known, **operations})
 
 
 def _build_on(model: Any, recording: Recording) -> None:
