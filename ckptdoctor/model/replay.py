@@ -151,6 +151,7 @@ class Experiment:
     score: float | None = None  # of the end state, see `Skill`
     baseline_score: float | None = None  # of the unchanged run from the same start over the same steps
     start: str = "last_healthy"  # kind of the start state, see `StartState`; may differ from the replay's own
+    held_out: float | None = None  # score on rows kept apart, see `Skill`
 
 
 @dataclass(frozen=True, slots=True)

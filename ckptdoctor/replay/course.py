@@ -29,6 +29,7 @@ from ckptdoctor.replay.step import TrainingStep
 from ckptdoctor.replay.suspicion import suspect
 from ckptdoctor.replay.trials import run_trials
 
+HELD_BACK = 0.6  # share explained below which a run whose loss is flat may be held back by something; hand-chosen
 FAR_BELOW = 0.6  # share of the targets' variation between a simple model and this one; hand-chosen
 THROWN_FAR = 1e4  # magnitude of a weight that no healthy model holds and no smaller step brings back; hand-chosen
 SEEDS = 3  # fresh initialisations that are tried where no healthy checkpoint is left
@@ -114,6 +115,8 @@ def constant_norms(session: Session, activity: tuple[LayerActivity, ...]) -> tup
 def wants_experiments(session: Session, outcome: RunOutcome, skill: Skill) -> bool:
     """After a failure always; for a finite run where it does not predict better than a constant, or far worse than is easy."""
     if outcome.failed_step is not None or session.request.failed:
+        return True
+    if session.request.plateau and skill.score is not None and skill.score < HELD_BACK:
         return True
     return learns(skill) is False or unfit_head(session, skill) or far_below_reach(session, skill)
 

@@ -218,6 +218,7 @@ class Lab:
             note=note,
             score=after.score if after is not None else None,
             baseline_score=baseline.score if baseline is not None else None,
+            held_out=after.held_out if after is not None else None,
             start=self.start_kind,
         )
 

@@ -39,18 +39,22 @@ class LabelRange:
         return -self.low if self.high - self.low < self.classes else None
 
 
-def find_label_range(names: Sequence[str], widths: Sequence[int], batches: Sequence[Batch]) -> LabelRange | None:
+def find_label_range(
+    names: Sequence[str], widths: Sequence[int], batches: Sequence[Batch], ignored: Sequence[int | None] = ()
+) -> LabelRange | None:
     """The first sparse target with an index outside its head, None where all fit.
 
     Args:
         names: canonical losses, one an output. widths: size of each output's last axis.
-        batches: in the model's order.
+        batches: in the model's order. ignored: the class that each loss leaves out (`ignore_class`).
     """
     for n, (name, width) in enumerate(zip(names, widths, strict=False)):
         if not name.startswith("sparse_categorical") or n >= len(batches[0].targets):
             continue
         values = np.concatenate([b.targets[n].reshape(-1) for b in batches])
         finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
+        if n < len(ignored) and ignored[n] is not None:
+            finite = finite[finite != ignored[n]]
         if finite.size and (finite.min() < 0 or finite.max() >= width):
             return LabelRange(int(finite.min()), int(finite.max()), int(width), n)
     return None

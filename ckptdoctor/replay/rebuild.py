@@ -142,7 +142,8 @@ def _with_gpu_labels(
 ) -> tuple[LossPlan, LabelRange | None]:
     """Where class indices leave the head, the plan with a loss that gives NaN for them as a GPU does."""
     outputs = getattr(model, "outputs", None) or []
-    found = find_label_range(plan.names, [int(o.shape[-1] or 0) for o in outputs], recording.batches)
+    ignored = [getattr(one, "ignore_class", None) for one in plan.losses]
+    found = find_label_range(plan.names, [int(o.shape[-1] or 0) for o in outputs], recording.batches, ignored)
     if found is None:
         return plan, None
     losses = list(plan.losses)

@@ -69,6 +69,7 @@ class ReplayRequest:
         keras_version: that wrote the configuration, where it is recorded.
         batches: path of the recorded batches.
         failed: the run went non-finite, by its weights or its log.
+        plateau: the logged training loss no longer falls.
         reachable: share of the recorded targets that simple models explain out of sample, where that was measured.
         device: `auto`, `cpu`, `gpu`, `gpu:N`.
         steps: most training steps to replay. budget: seconds for experiments.
@@ -90,6 +91,7 @@ class ReplayRequest:
     keras_version: str | None = None
     batches: str | None = None
     failed: bool = False
+    plateau: bool = False
     reachable: float | None = None
     device: str = "auto"
     steps: int = DEFAULT_STEPS
@@ -139,6 +141,7 @@ def request_from(evidence: Evidence, options: InspectOptions) -> ReplayRequest:
         keras_version=None if isinstance(version, Missing) else version,
         batches=batches,
         failed=bad is not None or _log_failed(evidence.log),
+        plateau=_plateau(evidence.log),
         reachable=_reachable(evidence),
         device=options.device,
         steps=options.steps,
@@ -196,6 +199,21 @@ def _bounds(censuses: list[Census]) -> tuple[int | None, int | None]:
     bad = next((n for n, c in enumerate(censuses) if c.nonfinite), None)
     before = censuses if bad is None else censuses[:bad]
     return (len(before) - 1 if before else None), bad
+
+
+PLATEAU = 0.05  # relative fall over the last half below which a loss counts as flat; TheDeepChecker asks 5 % a window
+
+
+def _plateau(log: TrainingLog | None) -> bool:
+    from ckptdoctor.evidence.log_signals import loss_series
+
+    series = loss_series(log) if log is not None else None
+    values = [v for v in series.values if v == v and abs(v) != float("inf")] if series is not None else []
+    if len(values) < 6:
+        return False
+    half = values[len(values) // 2 :]
+    before, after = half[0], half[-1]
+    return before - after < PLATEAU * abs(before)
 
 
 def _reachable(evidence: Evidence) -> float | None:

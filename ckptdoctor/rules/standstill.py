@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from statistics import median
 
-from ckptdoctor.model import Association, Batches, Evidence, Replay, Series, Skill, TrainingLog
+from ckptdoctor.model import Association, Batches, Evidence, Experiment, Replay, Series, Skill, TrainingLog
 from ckptdoctor.rules.parts import maybe_spec
 from ckptdoctor.rules.symptoms import (
     BINARY,
@@ -19,6 +19,7 @@ from ckptdoctor.rules.symptoms import (
     iterations,
     main_loss,
     majority_rate,
+    targets,
     trivial_loss,
     went_nonfinite,
 )
@@ -41,6 +42,10 @@ LONG = 8  # epochs from which a fall of SLOW is more than noise
 HOPELESS = 2.0  # times the constant's loss; measured: healthy runs of that length end below it
 FAR_ABOVE = 5.0  # times a guessed constant's loss that leave no doubt; hand-chosen
 ORDERED = 0.5  # rank correlation of predictions and targets that a model without skill does not show; hand-chosen
+HELD_BACK = 0.6  # share explained by a run that stands still before it is done; hand-chosen
+NEARLY_ALL = 0.9  # share explained by one change of it, on the same rows in as many steps; hand-chosen
+RARE = 0.9  # share of the largest class from which the others are usually weighted; hand-chosen
+HEAVY = 20.0  # robust z-score of a target that no bell-shaped noise of any recorded size reaches; hand-chosen
 CONSTANT = 1e-3  # spread of predictions ÷ spread of targets below which the output is one value; hand-chosen
 
 
@@ -68,6 +73,8 @@ def standstill(evidence: Evidence) -> Standstill | None:
     if went_nonfinite(evidence) or not _trained_enough(evidence):
         return None
     skill = evidence.replay.skill if isinstance(evidence.replay, Replay) else None
+    if skill is not None and (held := _held_back(evidence, skill)) is not None:
+        return held
     if skill is not None:
         told = _by_skill(skill, evidence)
         if told is not None:
@@ -130,6 +137,32 @@ def _shows_skill(skill: Skill) -> bool:
     return by_score or by_loss
 
 
+def _held_back(evidence: Evidence, skill: Skill) -> Standstill | None:
+    """A run that learned a part, and whose loss no longer falls, where one change of it learns nearly all.
+
+    The unchanged run, repeated from the same start over as many steps, must have stayed behind as well.
+    """
+    replay = evidence.replay
+    series = training_loss(evidence)
+    fall = late_fall(series) if series is not None else None
+    if not isinstance(replay, Replay) or skill.score is None or fall is None or replay.custom_loss or replay.left_out:
+        return None
+    after = replay.baseline.after if replay.baseline is not None else None
+    behind = after is not None and after.score is not None and max(after.score, skill.score) < HELD_BACK
+    best = max((e for e in replay.experiments if e.removes_failure and e.learns), key=_score, default=None)
+    if not behind or best is None or _score(best) < NEARLY_ALL or fall > MOVING or _epochs(evidence) < 6:
+        return None
+    text = f"The loss no longer falls, and the model explains {max(skill.score, 0.0):.0%} of what a constant leaves; from the same start {best.change} comes to {_score(best):.0%}."
+    return Standstill("held_back", text, skill.score, HELD_BACK, "share explained", 0.8)
+
+
+def _score(experiment: Experiment) -> float:
+    """The lower of the scores on rows trained on and kept apart; rows that were only learned by heart do not count."""
+    if experiment.score is None or experiment.held_out is None:
+        return -1.0
+    return min(experiment.score, experiment.held_out)
+
+
 def _rows(evidence: Evidence) -> int:
     """Recorded rows the skill was measured on; many where that is not known."""
     sizes = [a.shape[0] * a.shape[1] for a in getattr(evidence.batches, "targets", ()) if len(a.shape) > 1]
@@ -181,6 +214,8 @@ def _by_skill(skill: Skill, evidence: Evidence) -> Standstill | None:
         "" if skill.accuracy is None else f" (accuracy {skill.accuracy:.2f}, majority class {skill.majority:.2f})"
     )
     if ratio is not None:
+        if _heavy_tailed(evidence) and ratio < 1 / NO_BETTER:
+            return None
         if ratio >= NO_BETTER:
             kind = "worse_than_constant" if ratio > 1.5 else "no_better_than_constant"
             text = f"After training the loss on the recorded batches is {skill.loss:.4g}; always predicting one value gives {skill.trivial_loss:.4g}{accuracy}."
@@ -211,8 +246,23 @@ def _over_constant(skill: Skill) -> float | None:
 
 
 def _far_off(evidence: Evidence, ratio: float) -> bool:
-    """After so many epochs a loss that is still twice a constant's was not merely begun too far away."""
-    return ratio > HOPELESS and _epochs(evidence) >= LONG
+    """After so many epochs a loss that is still twice a constant's was not merely begun too far away.
+
+    Rows that are weighted, as a rare class often is, are asked for something else than the constant of all rows.
+    """
+    rare = (majority_rate(evidence) or 0.0) > RARE
+    return ratio > HOPELESS and _epochs(evidence) >= LONG and not rare and not weighted(evidence)
+
+
+def weighted(evidence: Evidence) -> bool:
+    """Whether recorded rows have weights of their own: the logged loss is then not the mean over rows."""
+    return isinstance(evidence.batches, Batches) and bool(evidence.batches.sample_weights)
+
+
+def _heavy_tailed(evidence: Evidence) -> bool:
+    """Targets of which few lie far outside: what they add to a squared error hides whether the others are predicted."""
+    target = targets(evidence)
+    return target is not None and any((f.outlier_z or 0.0) > HEAVY for f in target.features)
 
 
 def _on_its_way(evidence: Evidence, majority: float | None = None) -> bool:
@@ -262,7 +312,7 @@ def _curve(evidence: Evidence) -> _Curve | None:
     if series is None or series.axis != "epoch" or not series.values or series.nonfinite:
         return None
     fall = late_fall(series)
-    measured = trivial_loss(evidence)
+    measured = None if weighted(evidence) else trivial_loss(evidence)
     constant = measured or _guess_of_constant(evidence)
     if fall is None or constant is None or constant[0] <= 0:
         return None
@@ -276,6 +326,8 @@ def _by_log(evidence: Evidence) -> Standstill | None:
     if curve is None:
         return None
     ratio, certain = curve.ratio, curve.certain
+    if _heavy_tailed(evidence) and ratio < 1 / NO_BETTER:
+        return None
     if certain and ratio > FAR_FROM_EASY and curve.fall < 2 * MOVING:
         told = _by_association(evidence, curve)
         if told is not None:

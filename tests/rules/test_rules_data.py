@@ -130,6 +130,49 @@ USUAL = spec(
 EASY_ROWS = batches(y=classes(), association=EASY)
 
 
+IDS_LOSS = loss("sparse_categorical_crossentropy")
+CLASSIFIER_OF_ROWS = spec(layer("h"), layer("out", units=None, activation="softmax"), loss=IDS_LOSS)
+MEAN_SQUARES = spec(layer("h"), layer("out", units=1, activation="linear"))
+NAN_VECTORS = census(tensor("embedding/embeddings", nan=5), iterations=0)
+
+
+def tailed(z: float):
+    """Targets of variance 1 whose farthest value lies `z` robust deviations outside."""
+    return array("y", "target", features=(FeatureStats(0, 0, -3.0, 3.0, 0.0, 1.0, outlier_z=z),))
+
+
+def rescaled(scale: float):
+    first = layer("rescaling", "Rescaling", config={"scale": scale, "offset": 0.0})
+    return spec(first, layer("h"), layer("out", units=10, activation="softmax"), loss=IDS_LOSS)
+
+
+def held_back(held_out: float):
+    """A run that explains a third and no longer moves; with a tenth of the rate it learns all."""
+    better = replace(experiment("lr/10", Cause.LEARNING_RATE), score=0.99, held_out=held_out)
+    unchanged = Baseline("first", None, 400, False, after=Skill(0.35))
+    skill = Skill(0.33, loss=1.5, trivial_loss=2.303, target_std=0.3)
+    flat = log(series(values=(2.2, 1.7, 1.5, 1.5, 1.5, 1.5, 1.5, 1.5)))
+    return stuck(replay=replay(skill=skill, baseline=unchanged, experiments=(better,)), logs=flat)
+
+
+def answers_otherwise(accuracy: float, momentum: float = 0.9999, size: float = 1.0, steps: int = 400):
+    """A network with BatchNormalization that ends training with an accuracy of 0.98."""
+    normed = spec(
+        layer("h"),
+        layer("bn", "BatchNormalization", config={"momentum": momentum}),
+        layer("out", units=10, activation="softmax"),
+    )
+    trained = log(series(values=(1.0, 0.3, 0.1, 0.05)), series("accuracy", (0.6, 0.9, 0.98, 0.98)))
+    skill = Skill(0.2, accuracy=accuracy, majority=0.3)
+    return evidence(
+        spec=normed,
+        logs=trained,
+        census=census(iterations=steps),
+        replay=replay(skill=skill),
+        batches=batches(array(std=size)),
+    )
+
+
 def half_spec():
     return spec(
         layer("h", dtype_policy="mixed_float16"),
@@ -739,6 +782,89 @@ ROWS = [
         says="Class ids of y_kind run from -1 to 1, but kind has 2 units",
     ),
     Row(
+        "CKD516",
+        lambda: answers_otherwise(accuracy=0.4),
+        lambda: answers_otherwise(accuracy=0.9),
+        cause=Cause.ARCHITECTURE,
+        severity=Severity.ERROR,
+        says="bn normalises with moving statistics that do not fit",
+    ),
+    Row(
+        "CKD516",  # few rows of another scale rule the moving statistics
+        lambda: answers_otherwise(accuracy=0.5, momentum=0.9, size=80.0),
+        lambda: answers_otherwise(accuracy=0.5, momentum=0.9, size=80.0, steps=40),
+        cause=Cause.DATA_SCALE,
+    ),
+    Row(
+        "CKD601",  # one change learns nearly all, on rows kept apart too
+        lambda: held_back(held_out=0.95),
+        lambda: held_back(held_out=0.3),
+        severity=Severity.ERROR,
+        says="from the same start lr/10 comes to 95%",
+    ),
+    Row(
+        "CKD601",  # weighted rows are asked for something else than the constant of all rows
+        lambda: stuck(logs=log(series(values=(9.0, 8.9, 8.8, 8.8, 8.8, 8.8)))),
+        lambda: stuck(
+            logs=log(series(values=(9.0, 8.9, 8.8, 8.8, 8.8, 8.8))),
+            batches=batches(y=classes(), sample_weights=(array("sample_weight", "sample_weight"),)),
+            spec=CLASSIFIER_OF_ROWS,
+        ),
+        severity=Severity.ERROR,
+    ),
+    Row(
+        "CKD601",  # few targets far outside hide whether the others are predicted
+        lambda: stuck(spec=MEAN_SQUARES, logs=log(series(values=(1.0,) * 8)), batches=batches(y=tailed(3.0))),
+        lambda: stuck(spec=MEAN_SQUARES, logs=log(series(values=(1.0,) * 8)), batches=batches(y=tailed(60.0))),
+        severity=Severity.ERROR,
+    ),
+    Row(
+        "CKD403",  # divided by 255 by the generator and by the model
+        lambda: stuck(spec=rescaled(1 / 255), batches=batches(array(min=0.0, max=1.0, mean=0.4, std=0.3))),
+        lambda: stuck(spec=rescaled(1 / 255), batches=batches(array(min=0.0, max=255.0, mean=100.0, std=80.0))),
+        cause=Cause.DATA_SCALE,
+        says="they are scaled twice",
+    ),
+    Row(
+        "CKD301",  # pretrained vectors with NaN rows
+        lambda: evidence(timeline=timeline(point(0, NAN_VECTORS, status=Status.SICK))),
+        lambda: evidence(timeline=timeline()),
+        cause=Cause.DATA_NONFINITE,
+    ),
+    Row(
+        "CKD134",
+        lambda: stuck(
+            spec=spec(
+                layer("lstm", "LSTM", activation="sigmoid"), layer("out", units=10, activation="softmax"), loss=IDS_LOSS
+            )
+        ),
+        lambda: stuck(
+            spec=spec(
+                layer("lstm", "LSTM", activation="tanh"), layer("out", units=10, activation="softmax"), loss=IDS_LOSS
+            )
+        ),
+        cause=Cause.ACTIVATION,
+        says="use sigmoid in place of tanh",
+    ),
+    Row(
+        "CKD134",  # the divergence of a variational autoencoder
+        lambda: stuck(
+            spec=spec(
+                layer("z", "Sampling", registered="my>Sampling"),
+                layer("out", units=10, activation="softmax"),
+                loss=IDS_LOSS,
+            )
+        ),
+        lambda: stuck(
+            spec=spec(
+                layer("z", "Mixing", registered="my>Mixing"),
+                layer("out", units=10, activation="softmax"),
+                loss=IDS_LOSS,
+            )
+        ),
+        cause=Cause.LOSS_FUNCTION,
+    ),
+    Row(
         "CKD419",  # minutes around 30,000, which float16 knows in steps of 16
         lambda: stuck(spec=half_spec(), batches=batches(array(mean=30000.0, std=40.0))),
         lambda: stuck(spec=half_spec(), batches=batches(array(mean=0.0, std=40.0))),
@@ -955,3 +1081,11 @@ def test_features_of_equal_spread_are_no_disparity():
     from table import run
 
     assert all(f.severity is Severity.INFO for f in run("CKD403", evidence(batches=batches(array(features=features)))))
+
+
+def test_weights_that_went_bad_in_training_do_not_speak_of_their_initial_values():
+    from ckptdoctor.rules.registry import run_rules
+
+    trained = timeline(point(0, replace(NAN_VECTORS, scalars={"iterations": 9.0}), status=Status.SICK))
+    (found,) = run_rules(evidence(timeline=trained), select=["CKD301"]).findings
+    assert () == found.votes

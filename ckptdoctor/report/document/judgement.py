@@ -90,6 +90,7 @@ EXPERIMENT = Record(
         plain("start", TEXT, "kind of the start state"),
         plain("score", Optional(REAL), "skill of the end state: 1 is perfect, 0 is a constant prediction"),
         plain("baseline_score", Optional(REAL), "the same of the unchanged run"),
+        plain("held_out", Optional(REAL), "the score on rows that were not trained on"),
         plain("note", TEXT, "remark"),
     ),
 )

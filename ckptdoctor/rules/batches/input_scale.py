@@ -49,6 +49,36 @@ def takers(spec: ModelSpec | None, array: ArrayStats, inputs: int) -> list[Layer
     return [layer for layer in spec.layers if {n.name for n in named} & set(layer.inbound)]
 
 
+TWICE = 0.02
+"""rms after a `Rescaling` layer below which its input was rescaled already: pixels have about 0.5 (hand-chosen)."""
+
+
+def _rescaled_to(array: ArrayStats, size: float, taking: list[LayerSpec]) -> tuple[LayerSpec, float] | None:
+    """The `Rescaling` layer that makes tiny numbers of an input of ordinary size, and their rms."""
+    for layer in taking:
+        scale, offset = layer.config.get("scale"), layer.config.get("offset", 0.0)
+        if layer.class_name == "Rescaling" and isinstance(scale, int | float) and offset == 0 and array.max:
+            after = size * abs(float(scale))
+            if 0 < after < TWICE and abs(float(scale)) < TWICE:
+                return layer, after
+    return None
+
+
+def _rescaled_twice(array: ArrayStats, layer: LayerSpec, after: float, limit: float) -> Finding:
+    why = f"{layer.name} makes numbers of size {after:.1g} of inputs that were scaled before"
+    return Finding(
+        rule="CKD403",
+        severity=Severity.WARNING,
+        message=f"The inputs {array.name} reach {array.max:.3g}, and {layer.name} multiplies them by {layer.config.get('scale'):.3g}: they are scaled twice.",
+        layer=layer.name,
+        measured=after,
+        threshold=limit,
+        unit="rms",
+        votes=votes((Cause.DATA_SCALE, 2.8, why)),
+        data={"locates": True},
+    )
+
+
 @rule(
     code="CKD403",
     name="input-scale",
@@ -89,6 +119,9 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     for array in inputs:
         size = rms(array)
         taking = takers(spec, array, len(inputs))
+        if size is not None and (twice := _rescaled_to(array, size, taking)) is not None and not failing:
+            yield _rescaled_twice(array, *twice, limits["tiny"])
+            continue
         if size is None or any(layer.class_name in RESCALING | LOOKUPS for layer in taking):
             continue
         stds = sorted(f.std for f in array.features if f.std is not None and f.std > 0)

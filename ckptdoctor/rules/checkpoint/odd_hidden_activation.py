@@ -51,6 +51,11 @@ KNOWN = frozenset(
 )
 
 
+GATED = frozenset({"LSTM", "GRU", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"})
+DRAWS = ("sampling", "sampler", "reparam", "latent", "variational", "divergence")
+"""What layers that draw the code of a variational autoencoder are called."""
+
+
 @rule(
     code="CKD134",
     name="odd-hidden-activation",
@@ -94,8 +99,24 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
             votes=votes((Cause.ACTIVATION, 2.5 if stuck else 0.3, "a hidden softmax leaves nearly no signal")),
             data={"locates": stuck},
         )
+    cells = [n for n in spec.layers if n.class_name in GATED and n.activation in ("sigmoid", "hard_sigmoid", "softmax")]
+    if cells:
+        why = f"the state of {cells[0].name} is a {cells[0].activation}, never below zero, in place of tanh"
+        yield Finding(
+            rule="CKD134",
+            severity=Severity.INFO,
+            message=f"The cells of {cells[0].name} use {cells[0].activation} in place of tanh.",
+            layer=cells[0].name,
+            measured=cells[0].activation,
+            threshold="tanh",
+            votes=votes((Cause.ACTIVATION, 1.8 if stuck else 0.0, why)),
+            data={"locates": stuck},
+        )
     for layer in [*own, *custom][:1]:
         why = "its code is not Keras' own"
+        whole = layer in custom
+        draws = whole and any(word in (layer.registered or "").lower() for word in DRAWS)
+        trouble = stuck or failing
         yield Finding(
             rule="CKD134",
             severity=Severity.INFO,
@@ -103,7 +124,12 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
             layer=layer.name,
             measured=layer.registered or layer.activation,
             votes=votes(
-                (Cause.ACTIVATION, 1.6 if stuck or failing else 0.0, why),
-                (Cause.ARCHITECTURE, 0.8 if stuck or failing else 0.0, why),
+                (Cause.ACTIVATION, (0.9 if whole else 1.6) if trouble else 0.0, why),
+                (Cause.ARCHITECTURE, (1.5 if whole else 0.8) if trouble else 0.0, why),
+                (
+                    Cause.LOSS_FUNCTION,
+                    1.9 if draws and stuck else 0.0,
+                    "a layer that draws a code adds a divergence to the loss, which may outweigh the error",
+                ),
             ),
         )

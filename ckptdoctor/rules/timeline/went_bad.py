@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from ckptdoctor.model import Cause, Evidence, Finding, Severity, TimelinePoint, Vote
+from ckptdoctor.model import Cause, Census, Evidence, Finding, Role, Severity, Timeline, TimelinePoint, Vote
 from ckptdoctor.rules.parts import timeline_of, votes
 from ckptdoctor.rules.registry import Limits, rule
 
@@ -47,12 +47,39 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         measured=float(bad.nonfinite),
         threshold=0.0,
         unit="non-finite entries",
-        votes=_late(good),
+        votes=_before_training(bad, timeline) or _late(good),
     )
 
 
 def _name(point: TimelinePoint) -> str:
     return os.path.basename(point.path)
+
+
+def _before_training(bad: TimelinePoint, timeline: Timeline) -> tuple[Vote, ...]:
+    """Weights that are not numbers before any step was taken did not become so by training."""
+    if not isinstance(bad.census, Census) or not _untrained(bad.census, timeline):
+        return ()
+    weights = [t for t in bad.census.of_role(Role.WEIGHT) if t.nonfinite]
+    if not weights:
+        return ()
+    why = "these weights were not finite before the first step"
+    rows = all("embedding" in t.info.variable for t in weights)
+    return votes(
+        (Cause.INITIALIZATION, 4.5, why),
+        (Cause.DATA_NONFINITE, 4.8 if rows else 1.0, "the vectors that were loaded hold NaN" if rows else why),
+        (Cause.ACTIVATION, -3.0, why),
+        (Cause.LOSS_FUNCTION, -3.0, why),
+        (Cause.LEARNING_RATE, -3.0, why),
+        (Cause.EXPLODING_GRADIENTS, -3.0, why),
+    )
+
+
+def _untrained(census: Census, timeline: Timeline) -> bool:
+    """No step was taken: by the count, or because the optimizer had no state yet where it has in later checkpoints."""
+    if census.iterations is not None:
+        return census.iterations == 0
+    later = any(isinstance(p.census, Census) and p.census.iterations for p in timeline.points)
+    return later and not census.of_role(Role.SLOT, Role.OPTIMIZER)
 
 
 def _late(good: TimelinePoint | None) -> tuple[Vote, ...]:
