@@ -72,7 +72,7 @@ def open_hdf5(window: Window, where: str, limits: ReadLimits) -> H5Content:
     except H5Error as error:
         raise CheckpointError(f"{where} cannot be read as HDF5: {error}") from None
     if needed:
-        child = Contained("h5_child.py", "the HDF5 library", where, limits, window=window)
+        child = Contained("h5_child.py", "the HDF5 library", where, limits, window=window, reusable=True)
         try:
             tree, chunks = _ask_tree(child, window, limits)
         except CheckpointError as error:
