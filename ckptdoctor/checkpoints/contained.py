@@ -165,7 +165,7 @@ class Contained:
         for _ in range(_QUESTIONS):
             kind, length = _FRAME.unpack(self._take(process, _FRAME.size, deadline))
             if length > self._limits.child_reply_bytes:
-                raise _Gone("its answer is larger than allowed")
+                raise _Gone("its answer is larger than allowed; see --limit child_reply_bytes")
             payload = self._take(process, length, deadline)
             if kind == b"R" and length == _RANGE.size and self._window is not None:
                 offset, wanted = _RANGE.unpack(payload)
@@ -189,7 +189,7 @@ class Contained:
             selector.register(fd, selectors.EVENT_READ)
             while count:
                 if not selector.select(max(0.0, deadline - time.monotonic())):
-                    raise _Hung("it took too long")
+                    raise _Hung("it took too long; see --limit child_wall_seconds")
                 data = os.read(fd, min(count, 1 << 20))
                 if not data:
                     raise _Gone("")
@@ -205,7 +205,7 @@ class Contained:
             selector.register(fd, selectors.EVENT_WRITE)
             while view:
                 if not selector.select(max(0.0, deadline - time.monotonic())):
-                    raise _Hung("it took too long")
+                    raise _Hung("it took too long; see --limit child_wall_seconds")
                 try:
                     view = view[os.write(fd, view[:_PIPE_STEP]) :]
                 except BlockingIOError:

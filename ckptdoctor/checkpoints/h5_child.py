@@ -164,7 +164,7 @@ def listing(handle: Any, limits: dict[str, Any]) -> dict[str, Any]:
         for name in group:
             where = f"{path}/{name}" if path else name
             if len(rows) > limits["objects"]:
-                raise ValueError("more objects in one file than allowed")
+                raise ValueError("more objects in one file than allowed; see --limit hdf5_objects")
             link = group.get(name, getlink=True)
             if not isinstance(link, h5py.HardLink):
                 kind = "symbolic" if isinstance(link, h5py.SoftLink) else "external"
@@ -241,7 +241,7 @@ def serve(setup: dict[str, Any]) -> None:
             else:
                 send(b"D", block(handle, asked))
         except MemoryError:
-            send(b"E", b"it needs more memory than allowed")
+            send(b"E", b"it needs more memory than allowed; see --limit child_memory_bytes")
         except Exception as error:  # noqa: BLE001 - whatever the library says becomes a sentence
             send(b"E", (str(error).splitlines() or ["it refused the file"])[0][:300].encode())
 

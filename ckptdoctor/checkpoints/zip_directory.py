@@ -108,7 +108,7 @@ def central_entries(window: Window, directory: Directory, limits: ReadLimits, na
     offset, size, count = directory.offset, directory.size, directory.entries
     if count > limits.zip_members:
         raise CheckpointError(
-            f"{name}: the archive lists {count:,} members, more than the {limits.zip_members:,} allowed"
+            f"{name}: the archive lists {count:,} members, more than the {limits.zip_members:,} allowed; see --limit zip_members"
         )
     if size > (_CENTRAL.size + 3 * _COMMENT_MAX) * max(count, 1) or offset + size > window.size:
         return None

@@ -248,7 +248,7 @@ def member_window(archive: Archive, name: str, limits: ReadLimits, *, block: int
     room = min(limits.inflate_disk_bytes, shutil.disk_usage(tempfile.gettempdir()).free // 2)
     if limit > max(room, limits.inflate_memory_bytes):
         raise CheckpointError(
-            f"{archive.source.name}: {name} inflates to {limit:,} bytes, more than the {room:,} of temporary space allowed"
+            f"{archive.source.name}: {name} inflates to {limit:,} bytes, more than the {room:,} of temporary space allowed; see --limit inflate_disk_bytes"
         )
     source = _inflated(archive, member, limit, limits)
     if source.size != member.size or member.cut:
@@ -319,7 +319,7 @@ def read_member(archive: Archive, name: str, limit: int) -> bytes | None:
         return None
     if max(member.size, member.stored if member.method == STORED else 0) > limit:
         raise CheckpointError(
-            f"{archive.source.name}: {name} has {member.size:,} bytes, more than the {limit:,} allowed"
+            f"{archive.source.name}: {name} has {member.size:,} bytes, more than the {limit:,} allowed; see --limit json_bytes"
         )
     if member.method == STORED:
         return archive.source.read(member.offset, member.stored)

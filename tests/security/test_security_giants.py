@@ -337,3 +337,15 @@ def test_links_at_any_part_of_a_path_are_told(tmp_path):
         with open_checkpoint(saved(tmp_path, f"{depth}.weights.h5", buffer.getvalue())) as checkpoint:
             assert [p.where for p in checkpoint.info.problems if "symbolic link" in p.message] == [name]
             assert not any(t.info.path.startswith("layers/") for t in checkpoint.tensors)
+
+
+def test_a_flood_of_one_finding_hides_no_other_from_a_scan(tmp_path):
+    """Of a file's warnings a line of `scan` holds twenty; forty vocabularies of another machine come before the Lambda."""
+    from ckptdoctor.scanner.work import measure
+    from fixtures.hostile_parts import lambda_layer, part
+
+    flood = [part("StringLookup", name=f"s{n}", vocabulary=f"/etc/words/{n}") for n in range(40)]
+    path = saved(tmp_path, "x.keras", archive(model(*flood, lambda_layer())))
+    warnings = measure({"path": str(path)})["warnings"]
+    assert any("CVE-2024-3660" in w for w in warnings)
+    assert any("CVE-2025-12058" in w for w in warnings)

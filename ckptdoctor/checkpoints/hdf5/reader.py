@@ -120,7 +120,7 @@ class Reader(Groups):
             if self.sample and (self._objects > TOP_OBJECTS or depth > TOP_LEVELS):
                 continue
             if self._objects > self.limits.hdf5_objects:
-                raise Hostile(f"more than {self.limits.hdf5_objects:,} objects in one file")
+                raise Hostile(f"more than {self.limits.hdf5_objects:,} objects in one file; see --limit hdf5_objects")
             try:
                 children = self._object(path, address)
             except Unsupported:
@@ -132,7 +132,9 @@ class Reader(Groups):
                 continue
             if children and depth >= self.limits.hdf5_depth:
                 self._problem(
-                    ProblemKind.HOSTILE, f"groups are nested deeper than {self.limits.hdf5_depth}: not followed", path
+                    ProblemKind.HOSTILE,
+                    f"groups are nested deeper than {self.limits.hdf5_depth}: not followed; see --limit hdf5_depth",
+                    path,
                 )
                 self.tree.complete = False
                 continue
