@@ -8,6 +8,8 @@ import os
 import pickle
 import shutil
 import struct
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -349,3 +351,71 @@ def test_a_flood_of_one_finding_hides_no_other_from_a_scan(tmp_path):
     warnings = measure({"path": str(path)})["warnings"]
     assert any("CVE-2024-3660" in w for w in warnings)
     assert any("CVE-2025-12058" in w for w in warnings)
+
+
+# --- what once took too long, or too much ------------------------------------------------------------
+
+
+def npy_header(shape: tuple[int, ...]) -> bytes:
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    return buffer.getvalue()
+
+
+def swollen_batches(run: Path) -> None:
+    """Half a gigabyte of zeros in half a megabyte: below what an array may inflate to, far above what it stores."""
+    with zipfile.ZipFile(run / "last_batches.npz", "w", zipfile.ZIP_DEFLATED) as file:
+        for name in ("x.npy", "y.npy"):
+            with file.open(name, "w", force_zip64=True) as member:
+                member.write(npy_header((1024, 1 << 17)))
+                for _ in range(32):
+                    member.write(bytes(1 << 24))
+
+
+def one_wide_batch(run: Path) -> None:
+    """A single batch of half a gigabyte, stored plainly: it is looked at in pieces."""
+    for name in ("x", "y"):
+        path = run / f"{name}.bin"
+        path.write_bytes(npy_header((1, 1024, 1 << 17)))
+        os.truncate(path, path.stat().st_size + (1 << 29))
+    with zipfile.ZipFile(run / "last_batches.npz", "w") as file:
+        for name in ("x", "y"):
+            file.write(run / f"{name}.bin", f"{name}.npy")
+            (run / f"{name}.bin").unlink()
+
+
+def long_header(run: Path) -> None:
+    """A header that declares a gigabyte, of which a quarter is there."""
+    with zipfile.ZipFile(run / "last_batches.npz", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("x.npy", b"\x93NUMPY\x02\0" + struct.pack("<I", 1 << 30) + bytes(1 << 28))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks the kernel for the most memory it took")
+@pytest.mark.parametrize("make", [swollen_batches, one_wide_batch, long_header], ids=lambda m: m.__name__)
+def test_batches_take_little_memory(make, tmp_path):
+    make(tmp_path)
+    program = (
+        "import re, sys\n"
+        "from ckptdoctor.evidence.batches import BatchesError, measure_batches\n"
+        "from ckptdoctor.model import Missing\n"
+        "try: measure_batches(sys.argv[1], Missing('none'))\n"
+        "except BatchesError as error: print(error, file=sys.stderr)\n"
+        "print(int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1]) >> 10)"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "last_batches.npz")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert int(done.stdout) < 300, done.stderr
+
+
+def test_many_tensors_that_nobody_wrote_are_a_bomb_together(tmp_path):
+    """Chunked tensors of 3 GiB each, of which no chunk is stored: one is harmless, the third is refused."""
+
+    def declare(_file, group):
+        for n in range(2, 8):
+            group.create_dataset(str(n), shape=(3 << 28,), dtype="f4", chunks=(1 << 16,), compression="gzip")
+
+    from ckptdoctor.checkpoints import open_checkpoint
+
+    with open_checkpoint(saved(tmp_path, "x.weights.h5", weights(declare))) as checkpoint:
+        refused = [p for p in checkpoint.info.problems if "shape bomb" in p.message]
+        assert len(refused) == 5
