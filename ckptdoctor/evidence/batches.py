@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ckptdoctor.evidence.association import MAX_ROWS, Rows, associate
+from ckptdoctor.evidence.association import MAX_ROWS, MIN_ROWS, Rows, associate
 from ckptdoctor.evidence.batch_arrays import BatchesError, StoredArray
 from ckptdoctor.evidence.batch_features import MAX_LISTED, Features, Floats, number
 from ckptdoctor.evidence.batch_reading import BatchSet, RecordedBatches, is_saved_dataset, open_batches
@@ -273,6 +273,8 @@ def _association(
     total = sum(s.batches * s.rows for s in recorded.sets)
     first = recorded.sets[0]
     row_bytes = sum(a.nbytes for a in (*first.inputs, *first.targets)) // max(first.batches * first.rows, 1)
+    if row_bytes * min(MIN_ROWS, total) > _ASSOCIATION_BYTES:
+        return Missing(f"rows of {row_bytes:,} bytes are too large to compare {MIN_ROWS} of them")
     wanted = max(1, min(2 * MAX_ROWS, total, _ASSOCIATION_BYTES // max(row_bytes, 1)))
     chosen = np.unique(np.linspace(0, total - 1, wanted).astype(np.int64))
     by_kind: dict[str, list[list[NDArray[Any]]]] = {

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from hostile_run import ROOT, offences, watched
 
+from ckptdoctor.checkpoints.limits import use_limits
 from fixtures.hostile_parts import CANARY, Entry, archive, legacy, model, plain_entries, weights, zipped
 
 SLOWEST = 20.0  # seconds
@@ -419,3 +420,68 @@ def test_many_tensors_that_nobody_wrote_are_a_bomb_together(tmp_path):
     with open_checkpoint(saved(tmp_path, "x.weights.h5", weights(declare))) as checkpoint:
         refused = [p for p in checkpoint.info.problems if "shape bomb" in p.message]
         assert len(refused) == 5
+
+
+# --- links out ---------------------------------------------------------------------------------------
+
+
+def test_a_run_does_not_lead_to_files_elsewhere(tmp_path):
+    """A stranger's run with a link to somebody's table: its columns must not stand in a report that is passed on."""
+    import ckptdoctor
+
+    run = run_with(tmp_path)
+    (tmp_path / "mine.csv").write_text("epoch,loss,secret_column\n0,1.0,5\n1,nan,6\n")
+    shutil.copy(HEALTHY / "last_batches.npz", tmp_path / "mine.npz")
+    (run / "training_log.csv").symlink_to(tmp_path / "mine.csv")
+    (run / "last_batches.npz").symlink_to(tmp_path / "mine.npz")
+    (run / "logs").mkdir()
+    (run / "logs" / "history.json").write_text('{"loss": [2.0, 1.0]}')
+    (run / "history.json").symlink_to("logs/history.json")  # within the run it may lead where it likes
+    for target in (run, run / "epoch_008.keras"):
+        report = ckptdoctor.inspect(target, replay=False)
+        assert "secret_column" not in report.to_json()
+        assert not report.evidence.files.batches
+        if target is run:
+            told = {os.path.basename(i.path) for i in report.evidence.files.ignored if "link out" in i.reason}
+            assert told == {"training_log.csv", "last_batches.npz"}
+    assert run.joinpath("history.json").as_posix() in report.evidence.files.logs
+    named = ckptdoctor.inspect(run, replay=False, log=(str(run / "training_log.csv"),))
+    assert "secret_column" in named.to_json()
+
+
+def test_a_store_does_not_lead_to_files_elsewhere(tmp_path):
+    """Tensorstore follows links wherever they lead."""
+    import tensorstore
+
+    from ckptdoctor.checkpoints import open_checkpoint
+
+    folder = tmp_path / "store"
+    shutil.copytree(ROOT / "fixtures" / "formats" / "orbax", folder)
+    outside = {"driver": "zarr", "kvstore": f"file://{tmp_path}/outside/", "create": True, "dtype": "float32"}
+    made = tensorstore.open({**outside, "metadata": {"shape": [4], "dtype": "<f4"}}).result()
+    made.write(np.arange(4, dtype="f4")).result()
+    metadata = next(p for p in folder.rglob("_METADATA") if p.parent.name == "pytree")
+    document = json.loads(metadata.read_text()) | {"use_ocdbt": False, "use_zarr3": False}
+    keys = [["trainable_variables", "link"], ["trainable_variables/../../../../outside"]]
+    document["tree_metadata"] = {str(n): {"key_metadata": [{"key": k} for k in key]} for n, key in enumerate(keys)}
+    metadata.write_text(json.dumps(document))
+    link = metadata.parent / "trainable_variables.link"
+    for linked in (False, True):
+        if linked:
+            link.symlink_to(tmp_path / "outside")
+        with open_checkpoint(folder) as checkpoint:
+            assert all(t.problem is not None for t in checkpoint.tensors)
+            assert any("link that leaves" in p.message for p in checkpoint.info.problems) is linked
+    with use_limits({"follow_links": True}), open_checkpoint(folder) as checkpoint:
+        assert [t.load().tolist() for t in checkpoint.tensors if t.problem is None] == [[0.0, 1.0, 2.0, 3.0]]
+
+
+def test_rows_too_wide_to_compare_take_no_memory(tmp_path):
+    """Projecting rows of 32 MiB at random would take a matrix of sixteen gigabytes."""
+    from ckptdoctor.evidence.batches import measure_batches
+    from ckptdoctor.model import Missing
+
+    np.savez(tmp_path / "b.npz", x=np.zeros((2, 1 << 23), "f4"), y=np.zeros((2, 1), "f4"))
+    measured = measure_batches(tmp_path / "b.npz", Missing("none"))
+    assert isinstance(measured.association, Missing)
+    assert "too large to compare" in measured.association.reason
