@@ -115,7 +115,8 @@ def confine(limits: dict[str, Any], descriptors: int) -> None:
     """Set limits for the rest of this process, then say so: memory beyond what the imports took, processor time, descriptors, no writing.
 
     Args:
-        descriptors: highest number of open files; 3 means none but the pipes, which forbids files and sockets alike.
+        descriptors: highest number of open files; 3 means none but the pipes, which forbids files and sockets alike, and
+            no further process or thread either (which the superuser may start all the same).
     """
     import resource
 
@@ -130,6 +131,8 @@ def confine(limits: dict[str, Any], descriptors: int) -> None:
         (resource.RLIMIT_CPU, int(limits["cpu"])),
         (resource.RLIMIT_NOFILE, descriptors),
     ]
+    if descriptors == 3:
+        bounds.append((resource.RLIMIT_NPROC, 0))
     if pages:
         bounds.append((resource.RLIMIT_AS, pages * resource.getpagesize() + int(limits["memory"])))
     for what, bound in bounds:
