@@ -80,6 +80,7 @@ def inspect(
     Raises:
         CkptDoctorError: nothing could be read, or an option does not fit; the text is for the user.
     """
+    from ckptdoctor.checkpoints.limits import use_limits
     from ckptdoctor.diagnosis import conclude
     from ckptdoctor.discover import discover
     from ckptdoctor.evidence.gather import gather
@@ -90,8 +91,9 @@ def inspect(
     started = time.perf_counter()
     check_words(select=options.select, ignore=options.ignore, overrides=options.thresholds)
     names = [os.fspath(p) for p in ([paths] if isinstance(paths, (str, os.PathLike)) else paths)]
-    files = discover(names, logs=options.log, batches=options.batches)
-    evidence = gather(files, options, progress)
+    with use_limits(options.limits):
+        files = discover(names, logs=options.log, batches=options.batches)
+        evidence = gather(files, options, progress)
     progress("weighing the evidence")
     outcome = run_rules(evidence, select=options.select, ignore=options.ignore, overrides=options.thresholds)
     diagnosis = conclude(outcome, evidence)

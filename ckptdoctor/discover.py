@@ -23,6 +23,7 @@ from ckptdoctor.recognise import (
     is_batch_file,
     is_file,
     is_one_checkpoint,
+    leads_out,
     order_numbers,
     series_of,
     stem_of,
@@ -121,7 +122,7 @@ def _walk(root: str, found: _Found) -> None:
     pending = [(root, 0)]
     while pending:
         folder, depth = pending.pop()
-        files, folders = _listing(folder, found)
+        files, folders = _listing(folder, root, found)
         event_folders = any(".tfevents." in name for name in files)
         if event_folders:
             _add_event_folder(folder, root, found)
@@ -144,8 +145,11 @@ def _walk(root: str, found: _Found) -> None:
             return
 
 
-def _listing(folder: str, found: _Found) -> tuple[list[str], list[str]]:
-    """Names of files and of directories, sorted; links to directories are ignored with a reason."""
+def _listing(folder: str, root: str, found: _Found) -> tuple[list[str], list[str]]:
+    """Names of files and of directories, sorted; links to directories, and out of the run, are ignored with a reason.
+
+    A stranger's run may hold a link to any file of whoever inspects it, parts of which the report would then show.
+    """
     files: list[str] = []
     folders: list[str] = []
     try:
@@ -162,7 +166,10 @@ def _listing(folder: str, found: _Found) -> tuple[list[str], list[str]]:
                         entry.path, "a link to a directory is not followed; name its target if it belongs to the run"
                     )
                 elif entry.is_file():
-                    files.append(entry.name)
+                    if entry.is_symlink() and leads_out(entry.path, root):
+                        found.ignore(entry.path, "a link out of the run is not followed; name its target to use it")
+                    else:
+                        files.append(entry.name)
     except OSError as error:
         found.ignore(folder, f"cannot be listed: {error.strerror or error}")
     return sorted(files), sorted(folders)
@@ -275,7 +282,7 @@ def _neighbours(path: str, found: _Found) -> None:
     """
     home = Path(path).parent if Path(path).name not in ("", "..") else Path(path).resolve().parent
     around = _Found()
-    files, folders = _listing(str(home), around)
+    files, folders = _listing(str(home), str(home), around)
     if around.entries > MAX_NEIGHBOURS:
         return
     pattern = series_of(path)
@@ -313,7 +320,7 @@ def _has_strangers(home: Path, files: Sequence[str], folders: Sequence[str], ser
 
 def _take_beside(place: Path, evidence: _Found) -> None:
     """Logs and batches that stand directly in a directory."""
-    names, below = _listing(str(place), _Found())
+    names, below = _listing(str(place), str(place), _Found())
     for name in _visible_files(names):
         if not name.lower().endswith(CHECKPOINT_SUFFIXES):
             _take_file(str(place / name), name, names, evidence)

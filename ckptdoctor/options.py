@@ -22,6 +22,7 @@ class InspectOptions:
         steps: most training steps to replay. budget: seconds for experiments.
         select, ignore: rule codes (or prefixes) and names. thresholds: `CODE.name` to number.
         threads: for the census; None chooses.
+        limits: other bounds on what a file may ask for, by the names in `ckptdoctor.checkpoints.limits.ReadLimits`.
     """
 
     log: tuple[str, ...] = ()
@@ -38,3 +39,4 @@ class InspectOptions:
     ignore: tuple[str, ...] = ()
     thresholds: Mapping[str, float] = field(default_factory=dict)
     threads: int | None = None
+    limits: Mapping[str, float] = field(default_factory=dict)

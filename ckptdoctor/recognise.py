@@ -115,3 +115,9 @@ def is_file(path: str) -> bool:
 
 def exists(path: str) -> bool:
     return os.path.lexists(path) or is_file(f"{path}.index")
+
+
+def leads_out(path: str, root: str) -> bool:
+    """Whether a link leads out of a directory."""
+    inside = os.path.realpath(root)
+    return os.path.commonpath((os.path.realpath(path), inside)) != inside

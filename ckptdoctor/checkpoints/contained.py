@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ckptdoctor.checkpoints.children import Reader, kept_ready, start_reader
 from ckptdoctor.checkpoints.contract import CheckpointError
 from ckptdoctor.checkpoints.limits import ReadLimits
 from ckptdoctor.checkpoints.sources import Window
@@ -49,6 +50,7 @@ class Contained:
         where: what it reads, for messages.
         window: the bytes it may ask for, None where it reads a directory itself.
         setup: further values for the child.
+        reusable: whether the program reads each file in a new copy of itself, so that it can be kept for the next one.
     """
 
     def __init__(
@@ -60,11 +62,13 @@ class Contained:
         *,
         window: Window | None = None,
         setup: Mapping[str, Any] | None = None,
+        reusable: bool = False,
     ) -> None:
         self.name, self.size = f"reader of {where}", 0
         self._script, self._library, self._where, self._limits = script, library, where, limits
         self._window, self._setup = window, dict(setup or {})
-        self._process: subprocess.Popen[bytes] | None = None
+        self._reusable = reusable
+        self._process: Reader | None = None
         self._lock = threading.Lock()
 
     # --- as a source ---------------------------------------------------------------------------
@@ -78,10 +82,16 @@ class Contained:
         return b""
 
     def close(self) -> None:
-        """End the child."""
+        """End the child, or leave its program to the next file."""
         process, self._process = self._process, None
         if process is not None:
-            _end(process)
+            process.release(_FRAME.pack(b"X", 0))
+
+    def _lose(self) -> None:
+        """End a child that is of no use any more, whatever it is doing."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.end()
 
     def __del__(self) -> None:
         self.close()
@@ -104,7 +114,7 @@ class Contained:
                 return self._answer(process)
             except _Gone as gone:
                 sentence = f"{self._where} could not be read by {self._library}: {self._why(gone)}"
-                self.close()
+                self._lose()
                 if isinstance(gone, _Hung) and self._key is not None:
                     _HUNG[self._key] = (time.monotonic(), sentence)
                 raise CheckpointError(sentence) from None
@@ -115,29 +125,21 @@ class Contained:
         window = self._window
         return None if window is None else (self._script, window.source.name, window.offset, window.size)
 
-    def _started(self) -> subprocess.Popen[bytes]:
+    def _started(self) -> Reader:
         if self._process is not None:
             return self._process
         script = Path(__file__).parent / self._script
-        environment = {
-            "HDF5_PLUGIN_PRELOAD": "::",  # no filter code from outside
-            "HDF5_USE_FILE_LOCKING": "FALSE",
-            "OPENBLAS_NUM_THREADS": "1",
-            "OMP_NUM_THREADS": "1",
-            "PATH": os.defpath,
-        }
+        spare = kept_ready(script) if self._reusable else None
+        if spare is not None:
+            with suppress(_Gone):  # it may have ended itself a moment ago, having waited too long
+                return self._set_up(spare)
+            self._lose()
         try:
-            process = subprocess.Popen(  # noqa: S603 - this interpreter, our own script
-                [sys.executable, "-I", "-B", str(script)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env=environment,
-                bufsize=0,
-                close_fds=True,
-            )
+            return self._set_up(start_reader(script, reusable=self._reusable))
         except OSError as error:
             raise _Gone(f"a child process cannot be started ({error.strerror})") from None
+
+    def _set_up(self, process: Reader) -> Reader:
         self._process = process
         limits = self._limits
         setup = {
@@ -157,13 +159,13 @@ class Contained:
         self._take(process, _FRAME.size + len(_READY), deadline)
         return process
 
-    def _answer(self, process: subprocess.Popen[bytes]) -> bytes:
+    def _answer(self, process: Reader) -> bytes:
         """Serve the ranges that the child asks for until it answers."""
         deadline = time.monotonic() + self._limits.child_wall_seconds
         for _ in range(_QUESTIONS):
             kind, length = _FRAME.unpack(self._take(process, _FRAME.size, deadline))
             if length > self._limits.child_reply_bytes:
-                raise _Gone("its answer is larger than allowed")
+                raise _Gone("its answer is larger than allowed; see --limit child_reply_bytes")
             payload = self._take(process, length, deadline)
             if kind == b"R" and length == _RANGE.size and self._window is not None:
                 offset, wanted = _RANGE.unpack(payload)
@@ -180,15 +182,14 @@ class Contained:
                 raise _Gone("its answer makes no sense")
         raise _Gone("it asked for too many ranges")
 
-    def _take(self, process: subprocess.Popen[bytes], count: int, deadline: float) -> bytes:
-        assert process.stdout is not None
-        fd = process.stdout.fileno()
+    def _take(self, process: Reader, count: int, deadline: float) -> bytes:
+        fd = process.outlet
         parts: list[bytes] = []
         with selectors.DefaultSelector() as selector:
             selector.register(fd, selectors.EVENT_READ)
             while count:
                 if not selector.select(max(0.0, deadline - time.monotonic())):
-                    raise _Hung("it took too long")
+                    raise _Hung("it took too long; see --limit child_wall_seconds")
                 data = os.read(fd, min(count, 1 << 20))
                 if not data:
                     raise _Gone("")
@@ -196,16 +197,15 @@ class Contained:
                 count -= len(data)
         return b"".join(parts)
 
-    def _send(self, process: subprocess.Popen[bytes], kind: bytes, payload: bytes, deadline: float) -> None:
-        assert process.stdin is not None
-        fd = process.stdin.fileno()
+    def _send(self, process: Reader, kind: bytes, payload: bytes, deadline: float) -> None:
+        fd = process.inlet
         os.set_blocking(fd, False)
         view = memoryview(_FRAME.pack(kind, len(payload)) + payload)
         with selectors.DefaultSelector() as selector:
             selector.register(fd, selectors.EVENT_WRITE)
             while view:
                 if not selector.select(max(0.0, deadline - time.monotonic())):
-                    raise _Hung("it took too long")
+                    raise _Hung("it took too long; see --limit child_wall_seconds")
                 try:
                     view = view[os.write(fd, view[:_PIPE_STEP]) :]
                 except BlockingIOError:
@@ -220,7 +220,7 @@ class Contained:
         code = None
         if process is not None:
             with suppress(subprocess.TimeoutExpired):
-                code = process.wait(1.0)
+                code = process.process.wait(1.0)
         if code is not None and code < 0:
             return f"it ended with {_SIGNALS.get(-code, f'signal {-code}')}"
         return "it ended without an answer (is it installed?)" if code == 1 else "it ended without an answer"
@@ -243,17 +243,6 @@ def _hung_before(key: _Key | None) -> str | None:
     """What was said when a child hung on these very bytes a moment ago."""
     told = None if key is None else _HUNG.get(key)
     return told[1] if told is not None and time.monotonic() - told[0] < _REMEMBERED else None
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kill and reap; a reader has nothing to tidy up."""
-    process.kill()
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            with suppress(OSError):
-                pipe.close()
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(5.0)
 
 
 def blocks(

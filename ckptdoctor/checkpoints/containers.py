@@ -10,7 +10,8 @@ from ckptdoctor.checkpoints.hdf5.reader import read_top
 from ckptdoctor.checkpoints.hdf5.tree import H5Error
 from ckptdoctor.checkpoints.limits import ReadLimits
 from ckptdoctor.checkpoints.sources import Opener, Window, join
-from ckptdoctor.checkpoints.zips import LOCAL_SIGNATURE, read_archive
+from ckptdoctor.checkpoints.zip_directory import LOCAL_SIGNATURE
+from ckptdoctor.checkpoints.zips import read_archive
 from ckptdoctor.model import Format
 
 KERAS_WEIGHTS = ("model.weights.h5", "model.weights.npz")

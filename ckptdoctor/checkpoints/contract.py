@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ckptdoctor.model import CheckpointInfo, CkptDoctorError, TensorInfo
+from ckptdoctor.model import CheckpointInfo, CkptDoctorError, Problem, TensorInfo
 
 
 class CheckpointError(CkptDoctorError):
@@ -98,12 +98,15 @@ class Checkpoint:
         info: what the container says of itself.
         tensors: in the container's order.
         scalars: the optimizer's scalars as numbers (see `Census.scalars`).
+        verify: reads the weights once more and tells what is wrong with their checksum, None where nothing is; itself
+            None where the container keeps no checksum of them, or is not on this machine.
     """
 
     info: CheckpointInfo
     tensors: tuple[StoredTensor, ...]
     scalars: dict[str, float]
     _sources: tuple[ByteSource, ...] = field(default=(), repr=False)
+    verify: Callable[[], Problem | None] | None = None
 
     def close(self) -> None:
         """Release all files."""

@@ -19,14 +19,18 @@ def parse_json(raw: bytes, where: str, limits: ReadLimits) -> Any:
         CheckpointError: too large, too deep, not JSON.
     """
     if len(raw) > limits.json_bytes:
-        raise CheckpointError(f"{where} has {len(raw):,} bytes, more than the {limits.json_bytes:,} allowed for JSON")
+        raise CheckpointError(
+            f"{where} has {len(raw):,} bytes, more than the {limits.json_bytes:,} allowed for JSON; see --limit json_bytes"
+        )
     if raw.count(b",") + raw.count(b"[") + raw.count(b"{") > limits.json_items:
-        raise CheckpointError(f"{where} holds more than the {limits.json_items:,} values allowed for JSON")
+        raise CheckpointError(
+            f"{where} holds more than the {limits.json_items:,} values allowed for JSON; see --limit json_items"
+        )
     try:
         value = json.loads(raw)
     except RecursionError:
         raise CheckpointError(
-            f"{where} is nested deeper than the {limits.json_depth} levels allowed for JSON"
+            f"{where} is nested deeper than the {limits.json_depth} levels allowed for JSON; see --limit json_depth"
         ) from None
     except (json.JSONDecodeError, UnicodeDecodeError, MemoryError) as error:
         reason = str(error).splitlines()[0][:160] if str(error) else "not JSON"
@@ -34,7 +38,9 @@ def parse_json(raw: bytes, where: str, limits: ReadLimits) -> Any:
     except ValueError:  # Python converts no integer of more than 4,300 digits: it would take time quadratic in them
         raise CheckpointError(f"{where} holds an integer with more digits than any number of a model") from None
     if _deeper_than(value, limits.json_depth):
-        raise CheckpointError(f"{where} is nested deeper than the {limits.json_depth} levels allowed for JSON")
+        raise CheckpointError(
+            f"{where} is nested deeper than the {limits.json_depth} levels allowed for JSON; see --limit json_depth"
+        )
     return value
 
 

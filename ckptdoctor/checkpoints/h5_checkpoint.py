@@ -178,7 +178,7 @@ def _shard_names(path: str, weight_map: Mapping[str, Any], limits: ReadLimits, p
                 continue
             found[name] = None
             if len(found) > limits.shards:
-                raise CheckpointError(f"{path} names more than {limits.shards:,} shards")
+                raise CheckpointError(f"{path} names more than {limits.shards:,} shards; see --limit shards")
     return sorted(found)
 
 

@@ -1,7 +1,8 @@
 """The contained child that reads HDF5 with h5py. Run as a script, never imported by the package.
 
 It has no file to open: every byte comes through standard input from the parent, which answers the ranges that libhdf5 asks
-for. Before the first such byte it gives up files, sockets and more than its share of memory and processor time.
+for. Before the first such byte it gives up files, sockets and more than its share of memory and processor time. Importing
+h5py is what it costs, so that is done once: each file is read by a fresh copy of the process that imported it.
 
 Frames both ways are one byte of kind, eight of length (little-endian), then the payload. From here: R wants bytes
 (offset, length), J is an answer, D data, E a sentence. From the parent: Q a question (JSON), B bytes.
@@ -16,7 +17,15 @@ import sys
 from typing import Any
 
 sys.path[:0] = [os.path.dirname(os.path.abspath(__file__))]
-from confined import confine, cut_network, leave, question, receive, send  # type: ignore[import-not-found]  # noqa: E402
+from confined import (  # type: ignore[import-not-found]  # noqa: E402
+    confine,
+    cut_network,
+    leave,
+    one_process_each,
+    question,
+    receive,
+    send,
+)
 
 VALUES = 65_536  # entries of an attribute that are sent on
 ATTRIBUTES = 256  # attributes of one object that are sent on
@@ -155,7 +164,7 @@ def listing(handle: Any, limits: dict[str, Any]) -> dict[str, Any]:
         for name in group:
             where = f"{path}/{name}" if path else name
             if len(rows) > limits["objects"]:
-                raise ValueError("more objects in one file than allowed")
+                raise ValueError("more objects in one file than allowed; see --limit hdf5_objects")
             link = group.get(name, getlink=True)
             if not isinstance(link, h5py.HardLink):
                 kind = "symbolic" if isinstance(link, h5py.SoftLink) else "external"
@@ -191,12 +200,18 @@ def block(handle: Any, asked: dict[str, Any]) -> bytes:
     return bytes(np.ascontiguousarray(item[where] if where else item[()]).tobytes())
 
 
-def start_no_programs() -> None:
-    """Tell `platform` the processor's name: importing h5py asks for it, and `platform` would start `uname -p` to know."""
+def import_h5py() -> None:
+    """Import h5py without what reading does not need: a program that tells the processor's name, numpy's documentation."""
     import platform
+    import types
 
-    if hasattr(os, "uname"):
+    if hasattr(os, "uname"):  # importing h5py asks `platform` for the processor, which would start `uname -p` to know
         vars(platform.uname())["processor"] = os.uname().machine
+    for name in ("_add_newdocs", "_add_newdocs_scalars"):  # a tenth of the whole import
+        sys.modules[f"numpy._core.{name}"] = types.ModuleType(name)
+    import h5py
+
+    h5py.h5.get_config()
 
 
 def main() -> None:
@@ -204,11 +219,17 @@ def main() -> None:
     cut_network()
     setup = question()
     sys.path[:] = setup["sys_path"]
-    start_no_programs()
+    import_h5py()
+    if len(sys.argv) > 1:
+        setup = one_process_each(setup, told=int(sys.argv[1]))
+    confine(setup["limits"], descriptors=3)
+    serve(setup)
+
+
+def serve(setup: dict[str, Any]) -> None:
+    """One file: its listing, and blocks of its tensors."""
     import h5py
 
-    h5py.h5.get_config()
-    confine(setup["limits"], descriptors=3)
     handle = None
     while True:
         asked = question()
@@ -220,7 +241,7 @@ def main() -> None:
             else:
                 send(b"D", block(handle, asked))
         except MemoryError:
-            send(b"E", b"it needs more memory than allowed")
+            send(b"E", b"it needs more memory than allowed; see --limit child_memory_bytes")
         except Exception as error:  # noqa: BLE001 - whatever the library says becomes a sentence
             send(b"E", (str(error).splitlines() or ["it refused the file"])[0][:300].encode())
 

@@ -72,7 +72,7 @@ def open_hdf5(window: Window, where: str, limits: ReadLimits) -> H5Content:
     except H5Error as error:
         raise CheckpointError(f"{where} cannot be read as HDF5: {error}") from None
     if needed:
-        child = Contained("h5_child.py", "the HDF5 library", where, limits, window=window)
+        child = Contained("h5_child.py", "the HDF5 library", where, limits, window=window, reusable=True)
         try:
             tree, chunks = _ask_tree(child, window, limits)
         except CheckpointError as error:
@@ -173,11 +173,15 @@ def _ask_tree(child: Contained, window: Window, limits: ReadLimits) -> tuple[H5T
     tree = H5Tree(declared_bytes=window.size, actual_bytes=window.size)
     start = find_signature(window) or 0
     chunks: dict[str, tuple[int, ...] | None] = {}
+    swollen = 0  # bytes that far fewer stored ones become: one tensor may be harmless and a thousand of them not
     try:
         for row in answer["rows"]:
             path, address, attributes = str(row["path"]), int(row["address"]), dict(row["attributes"])
             if "dataset" in row:
-                tree.datasets.append(_listed(path, address, attributes, row["dataset"], window, start, limits))
+                listed = _listed(path, address, attributes, row["dataset"], window, start, swollen, limits)
+                tree.datasets.append(listed)
+                if listed.nbytes > limits.zip_ratio * _stored(row["dataset"], window):
+                    swollen += listed.nbytes
                 declared = row["dataset"]["chunks"]
                 chunks[path] = tuple(int(c) for c in declared) if declared else None
             else:
@@ -201,6 +205,7 @@ def _listed(
     row: Mapping[str, Any],
     window: Window,
     start: int,
+    swollen: int,
     limits: ReadLimits,
 ) -> H5Dataset:
     shape = tuple(int(e) for e in row["shape"])
@@ -214,7 +219,7 @@ def _listed(
     problem: str | None = None
     if row["refused"]:
         problem = f"{path} {row['refused']}: Keras never writes this, and it was not read"
-    elif nbytes > limits.zip_ratio_floor and nbytes > limits.zip_ratio * max(1, int(row["stored"])):
+    elif swollen + nbytes > limits.zip_ratio_floor and nbytes > limits.zip_ratio * _stored(row, window):
         storage = "refused"
         problem = (
             f"{path} declares {nbytes:.3g} bytes but stores {int(row['stored']):,} "
@@ -226,6 +231,11 @@ def _listed(
     if place is None and nbytes == 0:
         place = 0
     return H5Dataset(path, address, shape, dtype, numeric, nbytes, place, storage, attributes, problem)
+
+
+def _stored(row: Mapping[str, Any], window: Window) -> int:
+    """Bytes that a tensor takes in the file; an index that names one place many times adds up to more than there is."""
+    return max(1, min(int(row["stored"]), window.size))
 
 
 def _listed_dtype(code: str, attributes: Mapping[str, Any], width: int) -> tuple[str, bool]:

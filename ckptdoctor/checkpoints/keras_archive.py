@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from ckptdoctor.checkpoints.assembly import checkpoint, compile_config, read_document, text
@@ -15,8 +16,8 @@ from ckptdoctor.checkpoints.layers import config_tree
 from ckptdoctor.checkpoints.limits import ReadLimits
 from ckptdoctor.checkpoints.npz import read_npz_weights
 from ckptdoctor.checkpoints.salvage import expected_loss
-from ckptdoctor.checkpoints.sources import Opener, Window, join
-from ckptdoctor.checkpoints.zips import Archive, member_window, read_archive, read_member
+from ckptdoctor.checkpoints.sources import LocalFile, Opener, Window, join
+from ckptdoctor.checkpoints.zips import STORED, Archive, member_window, read_archive, read_member, verify
 from ckptdoctor.model import CheckpointInfo, Format, JsonObject, Missing, Problem, ProblemKind
 
 CONFIG, METADATA = "config.json", "metadata.json"
@@ -137,6 +138,9 @@ def _assemble(
             problems=tuple(problems),
             coverage=coverage,
         )
+        member = None if archive is None else archive.members.get(weights)
+        if archive is not None and member is not None and member.method == STORED and isinstance(sources[0], LocalFile):
+            return replace(checkpoint(info, tensors, sources), verify=lambda: verify(archive, weights))
         return checkpoint(info, tensors, sources)
     except BaseException:
         for source in sources:

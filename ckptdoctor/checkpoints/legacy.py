@@ -9,6 +9,7 @@ from typing import Any
 
 from ckptdoctor.checkpoints.contract import StoredTensor
 from ckptdoctor.checkpoints.hdf5 import H5Group
+from ckptdoctor.checkpoints.hdf5.recover import PREFIX
 from ckptdoctor.checkpoints.keras3 import RawTensor, tensor
 from ckptdoctor.checkpoints.layers import STATES, STATISTICS, ConfigLayer
 from ckptdoctor.model import Problem, ProblemKind, Role, TensorInfo
@@ -129,7 +130,30 @@ def describe_legacy(
     optimizer = groups.get("optimizer_weights")
     if optimizer is not None:
         found.extend(_optimizer(by_path, optimizer, weights))
+    shown = {stored.info.path for stored in found}
+    lost = [r for r in raws if (PREFIX in r.path or r.path.isdigit()) and r.path not in shown]
+    found.extend(_recovered(lost, config, root, weights))
     return found, problems
+
+
+def _recovered(
+    raws: Sequence[RawTensor],
+    config: Mapping[str, ConfigLayer],
+    root: ConfigLayer | None,
+    weights: Sequence[NamedWeight],
+) -> list[StoredTensor]:
+    """Tensors that only a search found: what is left of their path still ends in the layer's and the weight's name."""
+    found: list[StoredTensor] = []
+    spellings = spellings_of(weights)
+    for raw in raws:
+        name = raw.path.partition(PREFIX)[2].partition("/")[2] or raw.path.rpartition("/")[2]
+        layer = name.rpartition("/")[0].rpartition("/")[2]
+        if layer in config:
+            info = weight_info(raw, layer, None, name, config[layer], model=root)
+        else:
+            info = slot_from_name(raw, _COUNTED.sub("", name), spellings, scaled=False)
+        found.append(tensor(raw, info))
+    return found
 
 
 def _collision(path: str, layer: str, name: str) -> Problem:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import difflib
+import math
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, fields, replace
+
+from ckptdoctor.model import CkptDoctorError
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
 class ReadLimits:
-    """Bounds on everything that a stranger's file declares. Pass a changed copy (`dataclasses.replace`) to raise one.
+    """Bounds on everything that a stranger's file declares. `--limit NAME=NUMBER` changes one, as does a changed copy (`dataclasses.replace`).
 
     Attributes:
         json_bytes: size of one JSON document. The configuration of a 10,000-layer model has about 20 MB.
@@ -76,3 +84,53 @@ class ReadLimits:
 
 
 DEFAULT_LIMITS = ReadLimits()
+
+_current: ContextVar[ReadLimits] = ContextVar("read_limits", default=DEFAULT_LIMITS)
+_UNITS = {"": 1, "KIB": KIB, "MIB": MIB, "GIB": GIB, "TIB": GIB * KIB}
+_AMOUNT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([KMGT]iB)?\s*", re.IGNORECASE)
+
+
+def current_limits() -> ReadLimits:
+    """Those of the innermost `use_limits`, else the defaults."""
+    return _current.get()
+
+
+@contextmanager
+def use_limits(changes: Mapping[str, float]) -> Iterator[ReadLimits]:
+    """Read under other limits than the defaults. Takes and raises what `changed_limits` does."""
+    token = _current.set(changed_limits(changes))
+    try:
+        yield _current.get()
+    finally:
+        _current.reset(token)
+
+
+def changed_limits(changes: Mapping[str, float]) -> ReadLimits:
+    """The defaults with other numbers.
+
+    Args:
+        changes: numbers by the names of the attributes of `ReadLimits`; for `follow_links` True or False.
+
+    Raises:
+        CkptDoctorError: no such limit, or a number that it cannot have.
+    """
+    kinds: dict[str, type] = {f.name: type(f.default) for f in fields(ReadLimits)}
+    values: dict[str, float] = {}
+    for name, value in changes.items():
+        kind = kinds.get(name)
+        if kind is None:
+            near = difflib.get_close_matches(name, kinds, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"known limits: {', '.join(kinds)}"
+            raise CkptDoctorError(f"there is no limit '{name}'; {hint}")
+        if not math.isfinite(value) or value < 0 or (kind is not bool and value == 0):
+            raise CkptDoctorError(f"the limit '{name}' expects a positive number, found {value:g}")
+        values[name] = kind(value)
+    return replace(DEFAULT_LIMITS, **values)  # type: ignore[arg-type] # each of its attribute's own type
+
+
+def parse_amount(text: str) -> float | None:
+    """`300`, `0.5GiB`, `true` as a number; None where it is none."""
+    if text.strip().lower() in ("true", "false"):
+        return float(text.strip().lower() == "true")
+    found = _AMOUNT.fullmatch(text)
+    return None if found is None else float(found[1]) * _UNITS[(found[2] or "").upper()]

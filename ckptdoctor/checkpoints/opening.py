@@ -6,26 +6,27 @@ import os
 
 from ckptdoctor.checkpoints.containers import Found, in_directory, in_file
 from ckptdoctor.checkpoints.contract import ByteSource, Checkpoint, CheckpointError
-from ckptdoctor.checkpoints.limits import DEFAULT_LIMITS, ReadLimits
+from ckptdoctor.checkpoints.limits import ReadLimits, current_limits
 from ckptdoctor.checkpoints.sources import CachingOpener, LocalOpener, Opener, Window
 from ckptdoctor.model import Format
 
 
 def open_checkpoint(
-    path: str | os.PathLike[str], *, limits: ReadLimits = DEFAULT_LIMITS, opener: Opener | None = None
+    path: str | os.PathLike[str], *, limits: ReadLimits | None = None, opener: Opener | None = None
 ) -> Checkpoint:
     """Open any checkpoint that Keras 2.12 to 3.15 writes, found by its content.
 
     Args:
         path: a file or a directory; for a TensorFlow checkpoint its `.index`, a data file or their common prefix. With
             `opener`, in that store's spelling.
-        limits: bounds on what the file may ask for.
+        limits: bounds on what the file may ask for; those of `use_limits` where none are given.
         opener: where files come from; this machine without one.
 
     Raises:
         CheckpointError: it does not exist, is not a checkpoint, or is damaged beyond use.
     """
     name = os.fspath(path)
+    limits = current_limits() if limits is None else limits
     opener = LocalOpener(limits) if opener is None else CachingOpener(opener)
     if not name:
         raise CheckpointError("an empty path names no checkpoint")

@@ -86,7 +86,10 @@ def open_orbax(path: str, step: str, opener: Opener, limits: ReadLimits) -> Chec
     model = _model_config(step, names, opener, limits, problems)
     keys = _tree_keys(document["tree_metadata"], limits)
     child: Contained | None = None
-    if isinstance(opener, LocalOpener) and importlib.util.find_spec("tensorstore") is not None:
+    outward = _outward_link(tree, limits) if isinstance(opener, LocalOpener) else None
+    if outward is not None:
+        problems.append(Problem(ProblemKind.HOSTILE, outward))
+    elif isinstance(opener, LocalOpener) and importlib.util.find_spec("tensorstore") is not None:
         setup = {
             "directory": os.path.realpath(tree),
             "ocdbt": bool(document.get("use_ocdbt", True)),
@@ -94,9 +97,9 @@ def open_orbax(path: str, step: str, opener: Opener, limits: ReadLimits) -> Chec
         }
         child = Contained("orbax_child.py", "tensorstore", path, limits, setup=setup)
     try:
-        entries, child = _entries(keys, child, problems, limits)
+        entries, child = _entries(keys, child, outward or _NO_READER, problems, limits)
         tensors = _describe(entries, config_tree(model), child)
-        if child is None:
+        if child is None and outward is None:
             problems.append(Problem(ProblemKind.UNSUPPORTED, f"names are read from the metadata only: {_NO_READER}"))
         info = CheckpointInfo(
             path=path,
@@ -117,6 +120,28 @@ def open_orbax(path: str, step: str, opener: Opener, limits: ReadLimits) -> Chec
         raise
 
 
+def _outward_link(tree: str, limits: ReadLimits) -> str | None:
+    """A sentence about a link that leads tensorstore, which follows any, out of the store; None without one."""
+    if limits.follow_links:
+        return None
+    root = os.path.realpath(tree)
+    stack, seen = [root], 0
+    while stack:
+        try:
+            with os.scandir(stack.pop()) as entries:
+                for entry in entries:
+                    seen += 1
+                    if seen > limits.directory_entries:
+                        return f"the store holds more than {limits.directory_entries:,} files: see --limit directory_entries"
+                    if entry.is_symlink() and os.path.commonpath((os.path.realpath(entry.path), root)) != root:
+                        return f"{entry.name[:200]} is a link that leaves the checkpoint directory: no value was read"
+                    if entry.is_dir(follow_symlinks=False):
+                        stack.append(entry.path)
+        except OSError:
+            continue
+    return None
+
+
 def _tree_keys(tree: Mapping[str, Any], limits: ReadLimits) -> list[tuple[str, ...]]:
     found: list[tuple[str, ...]] = []
     for item in tree.values():
@@ -130,7 +155,7 @@ def _tree_keys(tree: Mapping[str, Any], limits: ReadLimits) -> list[tuple[str, .
 
 
 def _entries(
-    keys: Sequence[tuple[str, ...]], child: Contained | None, problems: list[Problem], limits: ReadLimits
+    keys: Sequence[tuple[str, ...]], child: Contained | None, absent: str, problems: list[Problem], limits: ReadLimits
 ) -> tuple[list[_Entry], Contained | None]:
     rows: Mapping[str, Any] = {}
     if child is not None:
@@ -144,7 +169,7 @@ def _entries(
     for parts in keys:
         row = rows.get(".".join(parts))
         if not isinstance(row, Mapping):
-            found.append(_Entry(parts, None, None, None, _NO_READER))
+            found.append(_Entry(parts, None, None, None, absent))
         elif "error" in row:
             sentence = f"{'/'.join(parts)} cannot be read: {str(row['error'])[:200]}"
             problems.append(Problem(ProblemKind.DAMAGED, sentence, "/".join(parts)))

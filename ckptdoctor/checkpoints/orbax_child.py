@@ -75,7 +75,7 @@ def main() -> None:
             else:
                 send(b"D", block(setup, asked))
         except MemoryError:
-            send(b"E", b"it needs more memory than allowed")
+            send(b"E", b"it needs more memory than allowed; see --limit child_memory_bytes")
         except Exception as error:  # noqa: BLE001 - whatever the library says becomes a sentence
             send(b"E", (str(error).splitlines() or ["it refused the store"])[0][:300].encode())
 

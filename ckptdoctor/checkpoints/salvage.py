@@ -9,7 +9,7 @@ from typing import Any
 from ckptdoctor.checkpoints.contract import StoredTensor
 from ckptdoctor.checkpoints.layers import ConfigLayer, config_tree
 from ckptdoctor.checkpoints.slots import optimizer_hint, slots_per_weight
-from ckptdoctor.model import JsonObject, Missing, Problem, ProblemKind, Role
+from ckptdoctor.model import JsonObject, Problem, ProblemKind, Role
 
 Shape = tuple[int, ...]
 _SHOWN = 12  # lost weights named in the sentence; the count says how many there are
@@ -48,9 +48,9 @@ def expected_loss(
             if (layer.name, variable) not in have:
                 lost.append((layer.name, variable, shape))
     compiled: Any = config.get("compile_config") if config is not None else None
-    slots = slots_per_weight(
-        optimizer_hint(compiled if isinstance(compiled, Mapping) else Missing(""), None, inner_group=False)
-    )
+    # A model that was never compiled has no optimizer whose state could be lost.
+    hint = optimizer_hint(compiled, None, inner_group=False) if isinstance(compiled, Mapping) and compiled else None
+    slots = 0 if hint is None else slots_per_weight(hint)
     expected = max(declared, total + trainable * slots)
     problems: list[Problem] = []
     if lost:

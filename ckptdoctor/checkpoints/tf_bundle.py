@@ -77,7 +77,7 @@ def read_bundle(source: ByteSource, limits: ReadLimits) -> Bundle:
     """
     if source.size > limits.table_bytes:
         raise CheckpointError(
-            f"{source.name} has {source.size:,} bytes, more than the {limits.table_bytes:,} of an index"
+            f"{source.name} has {source.size:,} bytes, more than the {limits.table_bytes:,} of an index; see --limit table_bytes"
         )
     data = source.read(0, source.size)
     if len(data) < _FOOTER or data[-8:] != _MAGIC:
@@ -106,7 +106,7 @@ def _parse(data: bytes, limits: ReadLimits) -> Bundle:
             entry = _entry(key.decode("utf-8", "replace"), value, limits)
             entries[entry.key] = entry
             if len(entries) > limits.table_entries:
-                raise CheckpointError(f"it lists more than {limits.table_entries:,} tensors")
+                raise CheckpointError(f"it lists more than {limits.table_entries:,} tensors; see --limit table_entries")
     return Bundle(shards, big_endian, entries)
 
 

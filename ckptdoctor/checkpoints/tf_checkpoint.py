@@ -138,7 +138,7 @@ def _open_parts(prefix: str, opener: Opener, limits: ReadLimits, inside: str | N
         index.close()
     if not 0 < bundle.shards <= limits.shards:
         raise CheckpointError(
-            f"{prefix}.index names {bundle.shards:,} data files, more than the {limits.shards:,} allowed"
+            f"{prefix}.index names {bundle.shards:,} data files, more than the {limits.shards:,} allowed; see --limit shards"
         )
     parts = _Parts(prefix, bundle, [], size)
     for i in range(bundle.shards):

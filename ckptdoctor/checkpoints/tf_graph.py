@@ -35,7 +35,9 @@ def read_graph(data: bytes, limits: ReadLimits) -> list[GraphNode]:
         if tag != 1:
             continue
         if len(nodes) >= limits.proto_nodes:
-            raise CheckpointError(f"the object graph has more than {limits.proto_nodes:,} objects")
+            raise CheckpointError(
+                f"the object graph has more than {limits.proto_nodes:,} objects; see --limit proto_nodes"
+            )
         node = GraphNode()
         for kind, part in fields(message(content)):
             if kind == 1:

@@ -9,28 +9,30 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-import struct
 import tempfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ckptdoctor.checkpoints.contract import ByteSource, CheckpointError
 from ckptdoctor.checkpoints.limits import ReadLimits
 from ckptdoctor.checkpoints.sources import LOCAL_BLOCK, LocalFile, MemoryFile, Window
+from ckptdoctor.checkpoints.zip_directory import (
+    CENTRAL_SIGNATURE,
+    LOCAL,
+    LOCAL_SIGNATURE,
+    TWO_ANSWERS,
+    UNKNOWN32,
+    Entry,
+    central_entries,
+    decode_name,
+    find_directory,
+    widen,
+)
 from ckptdoctor.model import Problem, ProblemKind
 
-LOCAL_SIGNATURE = b"PK\x03\x04"
-_CENTRAL_SIGNATURE, _END_SIGNATURE = b"PK\x01\x02", b"PK\x05\x06"
-_END64_LOCATOR, _END64_SIGNATURE = b"PK\x06\x07", b"PK\x06\x06"
-_LOCAL = struct.Struct("<4s5H3L2H")  # 30 bytes
-_CENTRAL = struct.Struct("<4s6H3L5H2L")  # 46 bytes
-_END = struct.Struct("<4s4H2LH")  # 22 bytes
-_END64 = struct.Struct("<4sQ2H2L4Q")  # 56 bytes
-_COMMENT_MAX = 65_535
 STORED, DEFLATED = 0, 8
 _INFLATE_STEP = 1 << 20
-_UNKNOWN32 = 0xFFFFFFFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,18 +66,6 @@ class Archive:
     cut: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    name: str
-    flags: int
-    method: int
-    crc: int
-    stored: int
-    size: int
-    header: int
-    mode: int  # of the file as unix knows it, 0 where another system wrote the archive
-
-
 def read_archive(source: ByteSource, limits: ReadLimits, *, block: int = LOCAL_BLOCK) -> Archive:
     """List the members of a zip archive without trusting any of them.
 
@@ -84,12 +74,12 @@ def read_archive(source: ByteSource, limits: ReadLimits, *, block: int = LOCAL_B
     """
     window = Window(source, 0, source.size, block=block)
     archive = Archive(source)
-    directory = _find_directory(window)
+    directory = find_directory(window)
     if directory is None:
         archive.cut = True
         _scan_local_headers(window, archive, limits)
         return archive
-    entries = _central_entries(window, *directory, limits, archive)
+    entries = central_entries(window, directory, limits, source.name)
     if entries is None:
         archive.cut = True
         archive.problems.append(
@@ -97,84 +87,14 @@ def read_archive(source: ByteSource, limits: ReadLimits, *, block: int = LOCAL_B
         )
         _scan_local_headers(window, archive, limits)
         return archive
-    _admit(window, entries, archive, limits, directory[0])
+    _admit(window, entries, archive, limits, directory.offset)
+    if directory.shift and not archive.members:  # only the end record is damaged
+        archive.problems.clear()
+        entries = [replace(e, header=e.header - directory.shift) for e in entries]
+        _admit(window, entries, archive, limits, directory.offset)
+    if directory.doubtful:
+        archive.problems.insert(0, Problem(ProblemKind.HOSTILE, TWO_ANSWERS))
     return archive
-
-
-def _find_directory(window: Window) -> tuple[int, int, int] | None:
-    """(offset, size, entries) of the central directory."""
-    tail_size = min(window.size, _COMMENT_MAX + _END.size)
-    start = window.size - _END.size
-    tail = window.read(start, _END.size)
-    at = 0
-    if not (tail[:4] == _END_SIGNATURE and tail[-2:] == b"\0\0"):  # a comment, or no end at all
-        start = window.size - tail_size
-        tail = window.read(start, tail_size)
-        at = tail.rfind(_END_SIGNATURE)
-        if at < 0 or at + _END.size > len(tail):
-            return None
-    _, _, _, _, count, size, offset, _ = _END.unpack_from(tail, at)
-    end = start + at
-    if count == 0xFFFF or _UNKNOWN32 in (size, offset):
-        locator = window.read(end - 20, 20)
-        if locator[:4] == _END64_LOCATOR:
-            where = int.from_bytes(locator[8:16], "little")
-            record = window.read(where, _END64.size)
-            if len(record) == _END64.size and record[:4] == _END64_SIGNATURE:
-                fields = _END64.unpack(record)
-                return fields[9], fields[8], fields[7]
-        return None
-    return offset, size, count
-
-
-def _central_entries(
-    window: Window, offset: int, size: int, count: int, limits: ReadLimits, archive: Archive
-) -> list[_Entry] | None:
-    if count > limits.zip_members:
-        raise CheckpointError(
-            f"{archive.source.name}: the archive lists {count:,} members, more than the {limits.zip_members:,} allowed"
-        )
-    if size > (_CENTRAL.size + 3 * _COMMENT_MAX) * max(count, 1) or offset + size > window.size:
-        return None
-    data = window.read(offset, size)
-    entries: list[_Entry] = []
-    at = 0
-    while at + _CENTRAL.size <= len(data) and len(entries) < count:
-        fields = _CENTRAL.unpack_from(data, at)
-        signature, _, _, flags, method, _, _, crc, stored, full, name_length, extra_length, comment_length = fields[:13]
-        if signature != _CENTRAL_SIGNATURE:
-            return None
-        at += _CENTRAL.size
-        raw = data[at : at + name_length]
-        extra = data[at + name_length : at + name_length + extra_length]
-        header = fields[16]
-        stored, full, header = _widen(extra, stored, full, header)
-        mode = fields[15] >> 16
-        entries.append(_Entry(_decode_name(raw, flags), flags, method, crc, stored, full, header, mode))
-        at += name_length + extra_length + comment_length
-    return entries if len(entries) == count else None
-
-
-def _widen(extra: bytes, stored: int, full: int, header: int) -> tuple[int, int, int]:
-    """Sizes from the zip64 extra field where the 32-bit ones are all ones."""
-    at = 0
-    while at + 4 <= len(extra):
-        kind, length = struct.unpack_from("<HH", extra, at)
-        if kind == 1:
-            values = list(struct.unpack_from(f"<{min(length, len(extra) - at - 4) // 8}Q", extra, at + 4))
-            if full == _UNKNOWN32 and values:
-                full = values.pop(0)
-            if stored == _UNKNOWN32 and values:
-                stored = values.pop(0)
-            if header == _UNKNOWN32 and values:
-                header = values.pop(0)
-            break
-        at += 4 + length
-    return stored, full, header
-
-
-def _decode_name(raw: bytes, flags: int) -> str:
-    return raw.decode("utf-8" if flags & 0x800 else "cp437", "replace")
 
 
 def _unsafe(name: str) -> bool:
@@ -182,7 +102,7 @@ def _unsafe(name: str) -> bool:
     return ".." in parts or name[:1] in ("/", "\\") or "\0" in name or name[1:2] == ":"
 
 
-def _admit(window: Window, entries: list[_Entry], archive: Archive, limits: ReadLimits, directory: int) -> None:
+def _admit(window: Window, entries: list[Entry], archive: Archive, limits: ReadLimits, directory: int) -> None:
     """Keep the members whose two headers agree, which do not overlap, and whose names and sizes are sane."""
     names: dict[str, int] = {}
     for entry in entries:
@@ -199,7 +119,7 @@ def _admit(window: Window, entries: list[_Entry], archive: Archive, limits: Read
             archive.members[entry.name] = found
 
 
-def _check(window: Window, entry: _Entry, end: int, same_name: int, limits: ReadLimits) -> Member | Problem:
+def _check(window: Window, entry: Entry, end: int, same_name: int, limits: ReadLimits) -> Member | Problem:
     def refuse(kind: ProblemKind, why: str) -> Problem:
         return Problem(kind, f"the member {entry.name[:200]!r} of the archive {why}: it was not read", entry.name[:200])
 
@@ -208,23 +128,25 @@ def _check(window: Window, entry: _Entry, end: int, same_name: int, limits: Read
         return refuse(hostile, f"stands {same_name} times under one name")
     if _unsafe(entry.name):
         return refuse(hostile, "has a path that leaves the archive")
+    if entry.second:
+        return refuse(hostile, "has a second name, which other programs read it by")
     if stat.S_ISLNK(entry.mode):
         return refuse(hostile, "is a symbolic link, which Keras never writes")
     if entry.flags & 1:
         return refuse(hostile, "is encrypted, which hides it from whoever looks and which Keras never does")
     if entry.method not in (STORED, DEFLATED):
         return refuse(ProblemKind.UNSUPPORTED, f"is compressed by method {entry.method}, which Keras does not use")
-    head = window.read(entry.header, _LOCAL.size)
-    if len(head) != _LOCAL.size or head[:4] != LOCAL_SIGNATURE:
+    head = window.read(entry.header, LOCAL.size)
+    if len(head) != LOCAL.size or head[:4] != LOCAL_SIGNATURE:
         return refuse(damaged, "does not stand where the table of contents says")
-    _, _, flags, method, _, _, _, stored, full, name_length, extra_length = _LOCAL.unpack(head)
-    rest = window.read(entry.header + _LOCAL.size, name_length + extra_length)
-    stored, full, _ = _widen(rest[name_length:], stored, full, 0)
-    if _decode_name(rest[:name_length], flags) != entry.name or method != entry.method or flags & 1:
+    _, _, flags, method, _, _, _, stored, full, name_length, extra_length = LOCAL.unpack(head)
+    rest = window.read(entry.header + LOCAL.size, name_length + extra_length)
+    stored, full, _ = widen(rest[name_length:], stored, full, 0)
+    if decode_name(rest[:name_length], flags) != entry.name or method != entry.method or flags & 1:
         return refuse(hostile, "is named or compressed differently in its own header and in the table of contents")
     if not flags & 8 and (stored, full) != (entry.stored, entry.size):
         return refuse(hostile, "has one size in its own header and another in the table of contents")
-    offset = entry.header + _LOCAL.size + name_length + extra_length
+    offset = entry.header + LOCAL.size + name_length + extra_length
     if offset + entry.stored > end:
         return refuse(hostile, "overlaps the next one")
     if entry.method == STORED and entry.stored != entry.size:
@@ -237,26 +159,26 @@ def _check(window: Window, entry: _Entry, end: int, same_name: int, limits: Read
 def _scan_local_headers(window: Window, archive: Archive, limits: ReadLimits) -> None:
     """Members of an archive without a table of contents, from the front."""
     at = 0
-    while at + _LOCAL.size <= window.size and len(archive.members) < limits.zip_members:
-        head = window.read(at, _LOCAL.size)
+    while at + LOCAL.size <= window.size and len(archive.members) < limits.zip_members:
+        head = window.read(at, LOCAL.size)
         if head[:4] != LOCAL_SIGNATURE:
             break
-        _, _, flags, method, _, _, crc, stored, full, name_length, extra_length = _LOCAL.unpack(head)
-        rest = window.read(at + _LOCAL.size, name_length + extra_length)
-        name = _decode_name(rest[:name_length], flags)
-        stored, full, _ = _widen(rest[name_length:], stored, full, 0)
-        offset = at + _LOCAL.size + name_length + extra_length
+        _, _, flags, method, _, _, crc, stored, full, name_length, extra_length = LOCAL.unpack(head)
+        rest = window.read(at + LOCAL.size, name_length + extra_length)
+        name = decode_name(rest[:name_length], flags)
+        stored, full, _ = widen(rest[name_length:], stored, full, 0)
+        offset = at + LOCAL.size + name_length + extra_length
         if flags & 1 or method not in (STORED, DEFLATED) or _unsafe(name) or name in archive.members:
             archive.problems.append(Problem(ProblemKind.DAMAGED, f"the part {name[:200]!r} cannot be read", name[:200]))
             break
         room = window.size - offset
-        unknown = (flags & 8 and stored == 0) or stored == _UNKNOWN32 or (stored == 0 and full == 0)
+        unknown = (flags & 8 and stored == 0) or stored == UNKNOWN32 or (stored == 0 and full == 0)
         following = _next_header(window, offset) if unknown and room > 0 else None
         available = room if unknown else min(stored, room)
         if following is not None:
             available = following - offset
         cut = available < stored or (unknown and following is None)
-        size = full if full and full != _UNKNOWN32 and method == DEFLATED else (available if method == STORED else 0)
+        size = full if full and full != UNKNOWN32 and method == DEFLATED else (available if method == STORED else 0)
         if method == STORED and not unknown:
             size = available
         if available > 0:
@@ -272,7 +194,7 @@ def _next_header(window: Window, start: int) -> int | None:
     at = start
     while at < window.size:
         data = window.read(at, 4 * LOCAL_BLOCK)
-        hits = [i for i in (data.find(LOCAL_SIGNATURE), data.find(_CENTRAL_SIGNATURE)) if i >= 0]
+        hits = [i for i in (data.find(LOCAL_SIGNATURE), data.find(CENTRAL_SIGNATURE)) if i >= 0]
         if hits:
             return at + min(hits)
         if len(data) <= overlap:
@@ -326,7 +248,7 @@ def member_window(archive: Archive, name: str, limits: ReadLimits, *, block: int
     room = min(limits.inflate_disk_bytes, shutil.disk_usage(tempfile.gettempdir()).free // 2)
     if limit > max(room, limits.inflate_memory_bytes):
         raise CheckpointError(
-            f"{archive.source.name}: {name} inflates to {limit:,} bytes, more than the {room:,} of temporary space allowed"
+            f"{archive.source.name}: {name} inflates to {limit:,} bytes, more than the {room:,} of temporary space allowed; see --limit inflate_disk_bytes"
         )
     source = _inflated(archive, member, limit, limits)
     if source.size != member.size or member.cut:
@@ -375,15 +297,29 @@ def _inflated(archive: Archive, member: Member, limit: int, limits: ReadLimits) 
         return LocalFile(name, os.dup(spill.fileno()), total)
 
 
+def verify(archive: Archive, name: str) -> Problem | None:
+    """What is wrong with the checksum of a member that is stored as it is; reads all of it."""
+    member = archive.members[name]
+    crc, at, end = 0, member.offset, member.offset + member.stored
+    if member.crc is None or member.cut:
+        return None
+    while at < end:
+        piece = archive.source.read(at, min(_INFLATE_STEP, end - at))
+        if not piece:
+            return None
+        crc = zlib.crc32(piece, crc)
+        at += len(piece)
+    return _bad_checksum(name) if crc != member.crc else None
+
+
+def _bad_checksum(name: str) -> Problem:
+    sentence = f"{name} fails its checksum: its bytes were changed after saving"
+    return Problem(ProblemKind.DAMAGED, sentence, name, altered=True)
+
+
 def _check_crc(archive: Archive, member: Member, total: int, crc: int) -> None:
     if member.crc is not None and total == member.size and crc != member.crc:
-        archive.problems.append(
-            Problem(
-                ProblemKind.DAMAGED,
-                f"{member.name} fails its checksum: its bytes were changed after saving",
-                member.name,
-            )
-        )
+        archive.problems.append(_bad_checksum(member.name))
 
 
 def read_member(archive: Archive, name: str, limit: int) -> bytes | None:
@@ -397,7 +333,7 @@ def read_member(archive: Archive, name: str, limit: int) -> bytes | None:
         return None
     if max(member.size, member.stored if member.method == STORED else 0) > limit:
         raise CheckpointError(
-            f"{archive.source.name}: {name} has {member.size:,} bytes, more than the {limit:,} allowed"
+            f"{archive.source.name}: {name} has {member.size:,} bytes, more than the {limit:,} allowed; see --limit json_bytes"
         )
     if member.method == STORED:
         return archive.source.read(member.offset, member.stored)

@@ -1,7 +1,8 @@
 """`[tool.ckptdoctor]` of pyproject.toml: defaults for the options of `inspect`, checked strictly.
 
-A configuration found by itself may not name code to run: someone who unpacks a stranger's run and inspects it in place
-must not thereby import the stranger's modules. Such keys count only in a file named with --config.
+A configuration found by itself may not name code to run, nor say what a stranger's file may ask for: someone who unpacks a
+stranger's run and inspects it in place must not thereby import the stranger's modules or lift the limits on the stranger's
+files. Such keys count only in a file named with --config.
 """
 
 from __future__ import annotations
@@ -65,11 +66,53 @@ def _thresholds(value: Any) -> dict[str, float] | None:
     return flat
 
 
+def _limits(value: Any) -> dict[str, float] | None:
+    """Numbers, true or false, or texts like `256MiB`, by the name of a limit."""
+    if not isinstance(value, dict):
+        return None
+    from ckptdoctor.checkpoints.limits import parse_amount
+
+    numbers: dict[str, float] = {}
+    for name, item in value.items():
+        number = (
+            parse_amount(item) if isinstance(item, str) else float(item) if isinstance(item, (int, float)) else None
+        )
+        if number is None:
+            return None
+        numbers[name] = number
+    return numbers
+
+
+def limit_numbers(_ctx: Any, _parameter: Any, value: tuple[str, ...]) -> dict[str, float]:
+    """`--limit json_bytes=256MiB` as numbers by name.
+
+    Raises:
+        click.BadParameter: no number, or no such limit.
+    """
+    from click import BadParameter
+
+    from ckptdoctor.checkpoints.limits import changed_limits, parse_amount
+
+    numbers: dict[str, float] = {}
+    for item in value:
+        name, _, text = item.partition("=")
+        number = parse_amount(text)
+        if number is None:
+            raise BadParameter(f"expected NAME=NUMBER, with KiB, MiB or GiB behind it or without, found '{item}'")
+        numbers[name.strip()] = number
+    try:
+        changed_limits(numbers)
+    except CkptDoctorError as error:
+        raise BadParameter(str(error)) from None
+    return numbers
+
+
 # key → (reader that returns None for a wrong value, what is expected)
 KEYS: Mapping[str, tuple[Callable[[Any], Any], str]] = {
     "select": (_words, "a list of rule codes or names"),
     "ignore": (_words, "a list of rule codes or names"),
     "thresholds": (_thresholds, "numbers, as `CKD203.growth = 5`"),
+    "limits": (_limits, 'numbers, as `json_bytes = "256MiB"`'),
     "fail-on": (_level, f"one of {', '.join(FAIL_ON)}"),
     "replay": (_flag, "true or false"),
     "device": (_text, "auto, cpu, gpu or gpu:N"),
@@ -80,6 +123,7 @@ KEYS: Mapping[str, tuple[Callable[[Any], Any], str]] = {
     "custom-objects": (_text, "MODULE"),
 }
 NAMES_CODE = frozenset({"build", "custom-objects"})
+LIFTS_GUARDS = frozenset({"limits"})
 COMMAND_LINE_ONLY = frozenset({"trust", "unsafe-lambda"})
 
 
@@ -136,10 +180,11 @@ def _checked(table: Mapping[str, Any], path: str, *, found: bool) -> dict[str, A
             near = difflib.get_close_matches(key, KEYS, n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(KEYS)}"
             raise ConfigError(f"'{path}': [tool.ckptdoctor] has no key '{key}'; {hint}")
-        if found and key in NAMES_CODE:
+        if found and key in NAMES_CODE | LIFTS_GUARDS:
+            what, option = ("names code to run", key) if key in NAMES_CODE else ("lifts guards against files", "limit")
             raise ConfigError(
-                f"'{path}': '{key}' names code to run, so it counts only in a file named with --config; "
-                f"use --config '{path}' or --{key}"
+                f"'{path}': '{key}' {what}, so it counts only in a file named with --config; "
+                f"use --config '{path}' or --{option}"
             )
         read, expected = KEYS[key]
         settings[key] = read(value)

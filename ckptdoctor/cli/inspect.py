@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ckptdoctor.cli.completion import rule_words
-from ckptdoctor.cli.config import FAIL_ON, load_config
+from ckptdoctor.cli.config import FAIL_ON, limit_numbers, load_config
 from ckptdoctor.cli.terminal import Progress, wants_color, width
 
 if TYPE_CHECKING:
@@ -95,6 +95,14 @@ def _thresholds(_ctx: click.Context, _parameter: click.Parameter, value: tuple[s
     callback=_thresholds,
     help="Judge by another number. Repeatable.",
 )
+@click.option(
+    "--limit",
+    "limits",
+    metavar="NAME=NUMBER",
+    multiple=True,
+    callback=limit_numbers,
+    help="Let a file ask for more, or for less, e.g. json_bytes=256MiB. Repeatable.",
+)
 @click.option("--fail-on", type=click.Choice(FAIL_ON), help="Exit 1 at findings of this severity. [default: error]")
 @click.option(
     "--threads", metavar="N", type=click.IntRange(min=1), help="Threads for reading. [default: by the machine]"
@@ -138,6 +146,7 @@ def _options(given: dict[str, Any], settings: dict[str, Any]) -> InspectOptions:
         "trust": given["trust"],
         "unsafe_lambda": given["unsafe_lambda"],
         "thresholds": {**settings.get("thresholds", {}), **given["thresholds"]},
+        "limits": {**settings.get("limits", {}), **given["limits"]},
     }
     for name in ("select", "ignore", "replay", "device", "steps", "budget", "threads", "build", "custom_objects"):
         value = given[name] if given[name] not in (None, ()) else settings.get(name.replace("_", "-"))

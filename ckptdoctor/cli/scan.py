@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ckptdoctor.cli.config import FAIL_ON, load_config
+from ckptdoctor.cli.config import FAIL_ON, limit_numbers, load_config
 from ckptdoctor.cli.terminal import Progress, wants_color, width
 from ckptdoctor.model import CkptDoctorError
 
@@ -76,6 +76,14 @@ def _output_options(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option(
     "--memory", metavar="MIB", type=click.IntRange(min=64), default=1024, help="For one checkpoint. [default: 1024]"
+)
+@click.option(
+    "--limit",
+    "limits",
+    metavar="NAME=NUMBER",
+    multiple=True,
+    callback=limit_numbers,
+    help="Let a file ask for more, or for less, e.g. json_bytes=256MiB. Repeatable.",
 )
 @click.option(
     "--request-timeout",
@@ -169,6 +177,7 @@ def merge(files: tuple[str, ...], **given: Any) -> int:
 
 def _options(given: dict[str, Any], settings: dict[str, Any]) -> ScanOptions:
     """The command line over the configuration over the defaults."""
+    from ckptdoctor.checkpoints.limits import changed_limits
     from ckptdoctor.rules.registry import check_words
     from ckptdoctor.scanner import ScanOptions
     from ckptdoctor.scanner.patterns import parse_shard, parse_since
@@ -177,6 +186,8 @@ def _options(given: dict[str, Any], settings: dict[str, Any]) -> ScanOptions:
         name: settings.get(name, default) for name, default in (("select", ()), ("ignore", ()), ("thresholds", {}))
     }
     check_words(select=rules["select"], ignore=rules["ignore"], overrides=rules["thresholds"])
+    bounds = {**settings.get("limits", {}), **given["limits"]}
+    changed_limits(bounds)
     if given["reports"] is not None:
         _make_folder(given["reports"])
     return ScanOptions(
@@ -192,6 +203,7 @@ def _options(given: dict[str, Any], settings: dict[str, Any]) -> ScanOptions:
         resume=given["resume"],
         reports=given["reports"],
         cluster=given["cluster"],
+        read_limits=bounds,
         **rules,
     )
 

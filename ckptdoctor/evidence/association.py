@@ -32,6 +32,7 @@ PERMUTATIONS = 30
 VOCABULARY = 512
 _STRENGTHS = (0.03, 0.3, 3.0, 30.0)
 _SEED = 20
+_BLOCK = 16_384  # columns projected at a time: 32 MB of random numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +135,17 @@ def _features(rows: Rows, rng: np.random.Generator) -> Floats:
         spread = np.nanstd(np.where(np.isfinite(flat), flat, np.nan), axis=0)
     scaled = np.divide(flat, spread, out=np.zeros_like(flat), where=np.isfinite(spread) & (spread > 0))
     scaled[~np.isfinite(flat).all(axis=1)] = np.nan
-    projected: Floats = scaled @ rng.standard_normal((flat.shape[1], MAX_FEATURES)) / np.sqrt(flat.shape[1])
-    return projected
+    return _projected(scaled, MAX_FEATURES, rng)
+
+
+def _projected(columns: Floats, width: int, rng: np.random.Generator) -> Floats:
+    """Columns projected at random, some at a time: the whole matrix of a wide array would take gigabytes."""
+    total = np.zeros((len(columns), width))
+    for start in range(0, columns.shape[1], _BLOCK):
+        block = columns[:, start : start + _BLOCK]
+        total += block @ rng.standard_normal((block.shape[1], width))
+    scaled: Floats = total / np.sqrt(columns.shape[1])
+    return scaled
 
 
 def _bag_of_words(ids: NDArray[Any]) -> Floats:
@@ -189,8 +199,7 @@ def _narrow(columns: Floats, rng: np.random.Generator) -> Floats:
     """At most `MAX_OUTPUTS` columns: more are projected at random."""
     if columns.shape[1] <= MAX_OUTPUTS:
         return columns
-    projected: Floats = columns @ rng.standard_normal((columns.shape[1], MAX_OUTPUTS)) / np.sqrt(columns.shape[1])
-    return projected
+    return _projected(columns, MAX_OUTPUTS, rng)
 
 
 def _class_counts(targets: Sequence[Rows], keep: NDArray[np.bool_]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import stat
@@ -22,10 +23,14 @@ from ckptdoctor.model import CkptDoctorError
 Array = NDArray[Any]
 
 MAX_MEMBERS = 10_000
-MAX_WHOLE = 1 << 28
-"""Bytes of an array that has to be read whole (Fortran order): as much as is measured without sampling."""
+MAX_WHOLE = 1 << 27
+"""Bytes of an array that has to be read whole (Fortran order) and may be copied once more to be turned."""
+MAX_HEADER = 1 << 16
+"""Bytes of the header of an `.npy`; numpy itself parses no more than 10,000, but reads whatever a file declares."""
 MAX_INFLATED = 1 << 32
 """Bytes that are decompressed of one array; a deflated member of a few kilobytes may claim terabytes."""
+MAX_SWOLLEN, MAX_RATIO = 1 << 28, 100
+"""An array of more bytes than the first that takes a hundredth of them in the file is no batch: inflating it costs seconds."""
 _NPY_MAGIC = b"\x93NUMPY"
 ARRAY_NAME = re.compile(r"(?P<base>x|y|sample_weight|sample_weights)(?:_(?P<rest>.+))?$")
 STEP_NAMES = ("step", "steps")
@@ -86,6 +91,20 @@ class StoredArray:
             return self._load_fortran()[start:stop]
         raw = self._bytes(self.offset + start * self.row_bytes, (stop - start) * self.row_bytes)
         return np.frombuffer(raw, dtype=self.dtype).reshape((stop - start, *self.shape[1:]))
+
+    def rows(self, start: int, stop: int, axes: int) -> Array:
+        """Rows `start` to `stop` of shape (n, …), counted along the first `axes` axes together.
+
+        Raises:
+            BatchesError: as `read`.
+        """
+        tail = self.shape[axes:]
+        if self.fortran:
+            whole = self._load_fortran()
+            return whole[start:stop] if axes == 1 else whole.reshape(-1, *tail)[start:stop]
+        width = int(np.prod(tail, dtype=np.int64)) * self.dtype.itemsize
+        raw = self._bytes(self.offset + start * width, (stop - start) * width)
+        return np.frombuffer(raw, dtype=self.dtype).reshape((stop - start, *tail))
 
     def close(self) -> None:
         """Release the file."""
@@ -226,6 +245,11 @@ def _open_archive(path: str) -> list[StoredArray]:
                 size = min(member.file_size, os.fstat(file.fileno()).st_size - start)
                 found.append(_header(file, name, path, member.filename, start, size))
             else:
+                if member.file_size > max(MAX_SWOLLEN, MAX_RATIO * member.compress_size):
+                    raise BatchesError(
+                        f"array '{name}' of {path} would inflate {member.compress_size:,} bytes to {member.file_size:,} "
+                        "(a zip bomb): it was not read"
+                    )
                 with archive.open(member) as stream:
                     array = _header(stream, name, path, member.filename, 0, member.file_size)
                 array.deflated = True
@@ -233,14 +257,26 @@ def _open_archive(path: str) -> list[StoredArray]:
     return found
 
 
+def _numpy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, column order and dtype. Raises what numpy raises, and ValueError for a header that is too long."""
+    version = np.lib.format.read_magic(file)
+    narrow = version == (1, 0)
+    prefix = file.read(2 if narrow else 4)
+    length = int.from_bytes(prefix, "little")
+    if length > MAX_HEADER:
+        raise ValueError(f"a header of {length:,} bytes")
+    header = io.BytesIO(prefix + file.read(length))
+    reader = np.lib.format.read_array_header_1_0 if narrow else np.lib.format.read_array_header_2_0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # numpy suspects Python 2 of whatever it cannot parse at once
+        shape, fortran, dtype = reader(header)
+    return shape, fortran, dtype
+
+
 def _header(file: IO[bytes], name: str, path: str, member: str | None, start: int, size: int) -> StoredArray:
     """Read the header of the `.npy` format at the stream's position."""
     try:
-        version = np.lib.format.read_magic(file)
-        reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # numpy suspects Python 2 of whatever it cannot parse at once
-            shape, fortran, dtype = reader(file)
+        shape, fortran, dtype = _numpy_header(file)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError, TokenError) as error:
         text = str(error).split("\n")[0][:200]
         raise BatchesError(f"array '{name}' of {path} does not begin like one that numpy saved: {text}") from error

@@ -67,6 +67,10 @@ class BatchSet:
             return as_numbers(array.read(0, array.shape[0]))
         return as_numbers(array.read(k, k + 1)[0])
 
+    def rows_of(self, array: StoredArray, start: int, stop: int) -> Array:
+        """Rows `start` to `stop` over all batches together, shape (n, …)."""
+        return as_numbers(array.rows(start, stop, 2 if self.batched else 1))
+
     def close(self) -> None:
         """Release the files."""
         for array in self.arrays:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ckptdoctor.evidence.association import MAX_ROWS, Rows, associate
-from ckptdoctor.evidence.batch_arrays import BatchesError, StoredArray, as_numbers
+from ckptdoctor.evidence.association import MAX_ROWS, MIN_ROWS, Rows, associate
+from ckptdoctor.evidence.batch_arrays import BatchesError, StoredArray
 from ckptdoctor.evidence.batch_features import MAX_LISTED, Features, Floats, number
 from ckptdoctor.evidence.batch_reading import BatchSet, RecordedBatches, is_saved_dataset, open_batches
 from ckptdoctor.model import ArrayStats, Association, Batches, CompileSpec, Missing, ModelSpec
@@ -143,19 +143,16 @@ def _joined_shape(parts: Sequence[tuple[BatchSet, StoredArray]]) -> tuple[int, .
 
 def _chunks(part: BatchSet, array: StoredArray, limit: int) -> Iterator[tuple[int, NDArray[Any], bool]]:
     """(first row, rows as an array (n, …), all of it is read) in order; evenly spaced where there is too much."""
-    lead = array.shape[0]
-    entries = max(1, CHUNK // max(array.row_bytes, 1))
+    lead = part.batches * part.rows
+    row_bytes = array.nbytes // max(lead, 1)
+    entries = max(1, CHUNK // max(row_bytes, 1))
     starts = np.arange(0, lead, entries)
-    affordable = max(1, limit // max(entries * array.row_bytes, 1))
+    affordable = max(1, limit // max(entries * row_bytes, 1))
     whole = len(starts) <= affordable
     if not whole:
         starts = np.unique(np.append(starts[np.linspace(0, len(starts) - 1, affordable).astype(np.int64)], starts[-1]))
     for start in starts.tolist():
-        data = as_numbers(array.read(start, min(start + entries, lead)))
-        if part.batched:
-            yield start * part.rows, data.reshape(-1, *data.shape[2:]), whole
-        else:
-            yield start, data, whole
+        yield start, part.rows_of(array, start, min(start + entries, lead)), whole
 
 
 def _count(
@@ -276,6 +273,8 @@ def _association(
     total = sum(s.batches * s.rows for s in recorded.sets)
     first = recorded.sets[0]
     row_bytes = sum(a.nbytes for a in (*first.inputs, *first.targets)) // max(first.batches * first.rows, 1)
+    if row_bytes * min(MIN_ROWS, total) > _ASSOCIATION_BYTES:
+        return Missing(f"rows of {row_bytes:,} bytes are too large to compare {MIN_ROWS} of them")
     wanted = max(1, min(2 * MAX_ROWS, total, _ASSOCIATION_BYTES // max(row_bytes, 1)))
     chosen = np.unique(np.linspace(0, total - 1, wanted).astype(np.int64))
     by_kind: dict[str, list[list[NDArray[Any]]]] = {
@@ -284,13 +283,12 @@ def _association(
     }
     offset = 0
     for part in recorded.sets:
-        for k in range(part.batches):
-            here = chosen[(chosen >= offset) & (chosen < offset + part.rows)] - offset
-            offset += part.rows
-            if len(here):
-                for kind, arrays in (("input", part.inputs), ("target", part.targets)):
-                    for n, array in enumerate(arrays):
-                        by_kind[kind][n].append(part.batch(array, k)[here])
+        count = part.batches * part.rows
+        here = chosen[(chosen >= offset) & (chosen < offset + count)] - offset
+        offset += count
+        for kind, arrays in (("input", part.inputs), ("target", part.targets)):
+            for n, array in enumerate(arrays):
+                by_kind[kind][n] += _chosen_rows(part, array, here)
         part.close()
     names = {s.name for s in usable}
     x = [
@@ -303,6 +301,21 @@ def _association(
         for rows, stats in zip(by_kind["target"], targets, strict=True)
     ]
     return associate(x, y)
+
+
+def _chosen_rows(part: BatchSet, array: StoredArray, chosen: NDArray[np.int64]) -> list[NDArray[Any]]:
+    """These rows (ascending) as pieces of shape (n, …), without more of the array in memory than a chunk."""
+    row_bytes = array.nbytes // max(part.batches * part.rows, 1)
+    step = max(1, CHUNK // max(row_bytes, 1))
+    pieces: list[NDArray[Any]] = []
+    at = 0
+    while at < len(chosen):
+        first = int(chosen[at])
+        end = int(np.searchsorted(chosen, first + step))
+        rows = part.rows_of(array, first, int(chosen[end - 1]) + 1)
+        pieces.append(rows[chosen[at:end] - first])
+        at = end
+    return pieces
 
 
 def _is_tokens(stats: ArrayStats, spec: ModelSpec | Missing) -> bool:

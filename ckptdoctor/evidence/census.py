@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from threading import Lock, Thread
 
 import numpy as np
@@ -29,7 +29,7 @@ from ckptdoctor.evidence.blocks import (
 )
 from ckptdoctor.evidence.geometry import AxisCounter, all_axes
 from ckptdoctor.evidence.kernels import Counter, Layout, Tally, UnknownDtypeError, layout, nonfinite_mask, values
-from ckptdoctor.model import AxisNonfinite, Census, TensorStats, UnitStats
+from ckptdoctor.model import AxisNonfinite, Census, CheckpointInfo, TensorStats, UnitStats
 
 SMALL = 1 << 18
 """Tensors up to this many bytes are counted from one read."""
@@ -85,12 +85,24 @@ def take_census(checkpoint: Checkpoint, *, threads: int | None = None) -> Census
         for job, stored in zip(jobs, checkpoint.tensors, strict=True)
     )
     return Census(
-        info=checkpoint.info,
+        info=_verified(checkpoint, stats),
         tensors=stats,
         scalars=dict(checkpoint.scalars),
         seconds=time.perf_counter() - started,
         bytes_read=sum(job.bytes_read for job in todo),
     )
+
+
+def _verified(checkpoint: Checkpoint, stats: Sequence[TensorStats]) -> CheckpointInfo:
+    """What the container says of itself, and whether bytes that look like NaN were changed after saving.
+
+    Only where there is something non-finite: damage makes NaN too, and a second reading of healthy weights tells nothing.
+    """
+    info = checkpoint.info
+    if checkpoint.verify is None or not any(s.nonfinite for s in stats):
+        return info
+    problem = checkpoint.verify()
+    return info if problem is None else replace(info, problems=(problem, *info.problems))
 
 
 def _default_threads() -> int:

@@ -34,11 +34,17 @@ class ProblemKind(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong with a file, found while opening it. Never a reason to stop reading the rest."""
+    """One thing that is wrong with a file, found while opening it. Never a reason to stop reading the rest.
+
+    Attributes:
+        where: address inside the file.
+        altered: the weights are not those that were saved, so that what stands in them tells nothing of the training.
+    """
 
     kind: ProblemKind
     message: str
-    where: str | None = None  # address inside the file
+    where: str | None = None
+    altered: bool = False
 
 
 @dataclass(frozen=True, slots=True)

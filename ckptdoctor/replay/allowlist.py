@@ -7,8 +7,10 @@ arguments of a call), because known evasions hide a Lambda in a `TimeDistributed
 
 from __future__ import annotations
 
+import math
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +18,9 @@ from typing import Any
 from ckptdoctor.replay.keras_names import CLASSES, FUNCTIONS
 
 MAX_DEPTH = 200  # nesting of the walk; Keras' own largest models stay below 40
-MAX_PROBLEMS = 256
+MAX_PROBLEMS = 256  # of one kind: a flood of harmless ones must not hide one of another kind behind it
 MAX_EXTENT = 1 << 31  # one dimension of a layer; a larger one is a shape bomb (CVE-2026-0897)
+MAX_ENTRIES = 1 << 40  # entries of one weight, as far as the configuration settles them: 4 TB as float32
 
 REMOVABLE = ("_constraint", "_regularizer", "_initializer")
 
@@ -31,7 +34,6 @@ _PLAIN_CLASSES = frozenset(
         "__ellipsis__",
         "__tuple__",
         "__slice__",
-        "__typespec__",
         "TensorShape",
         "slice",
         "dict",
@@ -95,13 +97,14 @@ def config_problems(config: Any, *, root: str = "model") -> tuple[ConfigProblem,
         root: name of the document in the addresses.
 
     Returns:
-        at most `MAX_PROBLEMS`, in document order; empty for a configuration made of Keras' own parts.
+        at most `MAX_PROBLEMS` of each kind, in document order; empty for a configuration made of Keras' own parts.
     """
     found: list[ConfigProblem] = []
+    count: Counter[str] = Counter()
     for problem in _walk(config, root, 0):
-        found.append(problem)
-        if len(found) >= MAX_PROBLEMS:
-            break
+        count[problem.kind] += 1
+        if count[problem.kind] <= MAX_PROBLEMS:
+            found.append(problem)
     return tuple(found)
 
 
@@ -116,6 +119,7 @@ def _walk(node: Any, address: str, depth: int) -> Iterator[ConfigProblem]:
         return
     if isinstance(node, Mapping):
         yield from _check_object(node, address)
+        yield from _check_weight(node, address)
         for key, value in node.items():
             yield from _check_entry(str(key), value, address)
             yield from _walk(value, f"{address}.{str(key)[:60]}", depth + 1)
@@ -150,12 +154,23 @@ def _check_object(node: Mapping[str, Any], address: str) -> Iterator[ConfigProbl
     if name in ("TFOpLambda", "SlicingOpLambda"):
         yield from _check_tf_op(node, address)
         return
+    if name == "__typespec__":
+        yield from _check_typespec(node, address)
+        return
     if name in _PLAIN_CLASSES:
         return
     if module is None:
         yield from _check_legacy(name, node, address)
         return
     if isinstance(module, str) and _KERAS_MODULE.match(module):
+        registered = node.get("registered_name")
+        if name in CLASSES and isinstance(registered, str) and registered.rpartition(">")[2] not in (name, ""):
+            yield ConfigProblem(
+                f"'{_short(name)}' stands for a class registered as '{_short(registered)}', which a loader takes instead",
+                address,
+                "custom",
+                _short(registered),
+            )
         if name not in CLASSES:
             # Keras names classes in capitals; another name is a function, or a path, that would be called while loading.
             foreign = name in _RUNS_CODE_NAMES or not (
@@ -243,6 +258,38 @@ def _check_legacy(name: str, node: Mapping[str, Any], address: str) -> Iterator[
     yield ConfigProblem(f"'{_short(name)}' is not a class of Keras", address, "custom", _short(name))
 
 
+def _check_typespec(node: Mapping[str, Any], address: str) -> Iterator[ConfigProblem]:
+    """A TensorFlow type: Keras looks its class up by `spec_name` and `module`, like any other class."""
+    name, module = node.get("spec_name"), node.get("module")
+    ours = isinstance(module, str) and module.partition(".")[0] == "tensorflow"
+    if not (ours and isinstance(name, str) and name.endswith("Spec") and name.isidentifier()):
+        label = f"{_short(module)}.{_short(name)}"
+        yield ConfigProblem(
+            f"'{label}' as the type of a tensor, which is not TensorFlow's",
+            address,
+            "foreign_module",
+            label,
+            "CVE-2025-1550",
+        )
+
+
+def _check_weight(node: Mapping[str, Any], address: str) -> Iterator[ConfigProblem]:
+    """A layer whose extents are each possible, and whose weight is not."""
+    config, built = node.get("config"), node.get("build_config")
+    if not isinstance(config, Mapping):
+        return
+    shape = built.get("input_shape") if isinstance(built, Mapping) else None
+    last = shape[-1:] if isinstance(shape, list) and "input_dim" not in config else []  # of an Embedding: a length
+    extents = [*last, *(config.get(k) for k in ("units", "filters", "input_dim", "output_dim"))]
+    kernel = config.get("kernel_size")
+    extents += kernel if isinstance(kernel, list) else []
+    sizes = [min(abs(e), MAX_EXTENT) for e in extents if isinstance(e, int) and not isinstance(e, bool) and e]
+    if math.prod(sizes[:16]) > MAX_ENTRIES:
+        yield ConfigProblem(
+            "a weight of more entries than any machine holds", address, "bomb", "shape", "CVE-2026-0897"
+        )
+
+
 def _check_function(node: Mapping[str, Any], address: str) -> Iterator[ConfigProblem]:
     """A function by name: `{"class_name": "function", "config": "relu", "module": "builtins"}`."""
     target, module = node.get("config"), node.get("module")
@@ -299,12 +346,29 @@ def _check_entry(key: str, value: Any, address: str) -> Iterator[ConfigProblem]:
         yield ConfigProblem(
             f"{key} names an outside file or address", where, "outside_file", _short(value), "CVE-2025-12058"
         )
-    elif key == "name" and isinstance(value, str) and (".." in value.split("/") or value.startswith(("/", "\\"))):
+    elif key == "name" and isinstance(value, str) and _climbs(value):
         yield ConfigProblem("a name that climbs out of its folder", where, "traversal", _short(value), "CVE-2026-12479")
-    elif key in _EXTENT_KEYS and isinstance(value, int) and not isinstance(value, bool) and abs(value) > MAX_EXTENT:
-        yield ConfigProblem(f"{key} of {value:.3g}", where, "bomb", key, "CVE-2026-0897")
+    elif (key in _EXTENT_KEYS or key.endswith(("shape", "_size"))) and (largest := _largest(value)) > MAX_EXTENT:
+        shown = f"{largest:.3g}" if largest < 1 << 64 else "more than 2 to the 64th"
+        yield ConfigProblem(f"{key} of {shown}", where, "bomb", key, "CVE-2026-0897")
     elif key.endswith("activation") and isinstance(value, str) and value not in FUNCTIONS:
         yield ConfigProblem(f"the activation '{_short(value)}', which is not Keras'", where, "custom", _short(value))
+
+
+def _climbs(name: str) -> bool:
+    """Whether a name used as a file's leaves its folder, on any system."""
+    plain = name.replace("\\", "/")
+    return ".." in plain.split("/") or plain.startswith("/") or (plain[1:3] == ":/" and plain[:1].isalpha())
+
+
+def _largest(value: Any) -> int:
+    """The largest whole number of an extent or a shape, by its absolute value."""
+    items = value if isinstance(value, (list, tuple)) else [value]
+    return max((abs(int(i)) for i in items if isinstance(i, (int, float)) and _is_whole(i)), default=0)
+
+
+def _is_whole(value: float) -> bool:
+    return not isinstance(value, bool) and (isinstance(value, int) or math.isfinite(value))
 
 
 def _short(value: Any) -> str:

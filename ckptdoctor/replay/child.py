@@ -12,6 +12,7 @@ import sys
 import time
 from typing import IO, Any
 
+from ckptdoctor.checkpoints.limits import use_limits
 from ckptdoctor.model import ReplayStatus
 from ckptdoctor.replay.failure import CannotReplay, UsageError, brief
 from ckptdoctor.replay.request import ReplayRequest
@@ -57,7 +58,8 @@ def main() -> None:
     try:
         from ckptdoctor.replay.course import replay
 
-        replay(request, reporter)
+        with use_limits(request.read_limits):
+            replay(request, reporter)
     except UsageError as error:
         reporter.usage(str(error))
     except CannotReplay as error:

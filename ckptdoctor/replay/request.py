@@ -80,6 +80,7 @@ class ReplayRequest:
             training: how the run was trained; recorded_step, recorded_variables: the failing step and the weights that
             were non-finite after it; environment: of the training. window_unused: why there is no window, empty without a
             recording.
+        read_limits: bounds on files that the user changed, by name.
         trust: rebuild configurations that would run code of their own. unsafe_lambda: Lambda layers too.
     """
 
@@ -111,6 +112,7 @@ class ReplayRequest:
     recorded_step: int | None = None
     recorded_variables: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
+    read_limits: dict[str, float] = field(default_factory=dict)
     window_unused: str = ""
 
     @property
@@ -151,6 +153,7 @@ def request_from(evidence: Evidence, options: InspectOptions) -> ReplayRequest:
         custom_objects=options.custom_objects,
         trust=options.trust,
         unsafe_lambda=options.unsafe_lambda,
+        read_limits=dict(options.limits),
     )
     return request if isinstance(evidence.recorder, Missing) else _with_recording(request, evidence.recorder, censuses)
 

@@ -7,11 +7,12 @@ from functools import cache
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 # C0 and C1 controls, DEL, line separators, and the marks that reorder or hide text (bidirectional overrides and
-# isolates, zero-width characters, byte order mark, language tags).
+# isolates, zero-width characters, byte order mark, language tags), and the code points that are no characters, which HTML
+# and XML do not allow.
 _HIDDEN = (
     "\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ufffe\uffff"
-    "\U000e0000-\U000e007f"
-)
+    "\U000e0000-\U000e007f\ufdd0-\ufdef"
+) + "".join(f"{chr(plane | 0xFFFE)}{chr(plane | 0xFFFF)}" for plane in range(0x10000, 0x110000, 0x10000))
 _UNSAFE_BLOCK = re.compile(f"[{_HIDDEN}\ud800-\udfff]")
 _UNSAFE_LINE = re.compile(f"[\t\n{_HIDDEN}\ud800-\udfff]")
 _NAMED = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\x1b": "\\e"}

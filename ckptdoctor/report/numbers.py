@@ -16,6 +16,8 @@ def number(value: float | str | None, digits: int = 4) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
+        if abs(value) >= 10**300:  # beyond what a float holds, as only a stranger's document can be
+            return "< -1e300" if value < 0 else "> 1e300"
         return f"{value:,}" if abs(value) < 10**15 else f"{value:.3e}"
     if math.isnan(value):
         return "NaN"

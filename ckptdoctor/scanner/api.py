@@ -98,6 +98,7 @@ def scan(
     select: Sequence[str] = (),
     ignore: Sequence[str] = (),
     thresholds: Mapping[str, float] | None = None,
+    limits: Mapping[str, float] | None = None,
 ) -> ScanReport:
     """Look through checkpoints: which are sick, since when, and where may each run resume?
 
@@ -113,7 +114,7 @@ def scan(
         resume: results file that is read, continued and kept.
         reports: directory for a full report of each sick checkpoint.
         cluster: address of a Dask scheduler. executor: any `concurrent.futures.Executor` instead of own processes.
-        select, ignore, thresholds: of rules, as for `inspect`.
+        select, ignore, thresholds: of rules, as for `inspect`. limits: bounds on files, by name, as for `inspect`.
 
     Returns:
         An iterable of results that does the work while it is iterated.
@@ -121,9 +122,11 @@ def scan(
     Raises:
         CkptDoctorError: at once for options that do not fit, while iterating when nothing is found.
     """
+    from ckptdoctor.checkpoints.limits import changed_limits
     from ckptdoctor.rules.registry import check_words
 
     check_words(select=select, ignore=ignore, overrides=thresholds or {})
+    changed_limits(limits or {})
     names = [os.fspath(p) for p in ([paths] if isinstance(paths, (str, os.PathLike)) else paths)]
     options = ScanOptions(
         include=tuple(include),
@@ -142,5 +145,6 @@ def scan(
         select=tuple(select),
         ignore=tuple(ignore),
         thresholds=dict(thresholds or {}),
+        read_limits=dict(limits or {}),
     )
     return ScanReport(Scan(names, options, files_from))

@@ -7,7 +7,7 @@ import itertools
 import os
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import replace
 from queue import Empty, SimpleQueue
@@ -227,9 +227,11 @@ class Scan:
             task |= {"remote": True, "identity": [what.size, what.modified_ns, what.etag]}
             task["directory"] = candidate.directory
             task["request_timeout"] = self._options.request_timeout
-        for name in ("reports", "select", "ignore", "thresholds"):
+        for name in ("reports", "select", "ignore", "thresholds", "read_limits"):
             if value := getattr(self._options, name):
-                task[name] = value if isinstance(value, str) else dict(value) if name == "thresholds" else list(value)
+                task[name] = (
+                    value if isinstance(value, str) else dict(value) if isinstance(value, Mapping) else list(value)
+                )
         return task
 
     def _submit(self, candidate: Candidate, task: Task) -> None:

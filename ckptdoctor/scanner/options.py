@@ -26,7 +26,7 @@ class ScanOptions:
         resume: results file that is read, continued and kept.
         reports: directory for a full report of each sick checkpoint.
         cluster: address of a Dask scheduler. executor: anything that runs functions elsewhere.
-        select, ignore, thresholds: of rules, as for `inspect`.
+        select, ignore, thresholds: of rules, as for `inspect`. read_limits: bounds on files, as its `limits`.
     """
 
     include: tuple[str, ...] = ()
@@ -45,6 +45,7 @@ class ScanOptions:
     select: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
     thresholds: Mapping[str, float] = field(default_factory=dict)
+    read_limits: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def filters(self) -> Filters:

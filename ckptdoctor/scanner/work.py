@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -56,16 +57,19 @@ def measure(task: dict[str, Any]) -> Answer:
     Args:
         task: `path`, `members` (further files beside it), `remote` (a URL), `first` (`[size, modified]` at an earlier
             attempt, or None), `reports` (directory for full reports, or None), `select`, `ignore`, `thresholds`
-            (of rules), `now` is taken from the clock.
+            (of rules), `read_limits` (by name), `now` is taken from the clock.
 
     Returns:
         The keys of a `ScanResult` but `path` and `run`, and `unsettled`: True where the file seems to be changing and
         deserves a second look.
     """
+    from ckptdoctor.checkpoints.limits import use_limits
+
     started = time.perf_counter()
     try:
-        store = _Store(task)
-        answer = _settled(store, task)
+        with use_limits(task.get("read_limits") or {}):
+            store = _Store(task)
+            answer = _settled(store, task)
     except MemoryError:
         answer = _unreadable(
             Kind.BLOATED, f"{task['path']}: more memory needed than a worker may take; raise --memory if you trust it"
@@ -265,9 +269,17 @@ def _where(evidence: Evidence, diagnosis: Diagnosis) -> Answer:
 
 
 def _warnings(findings: Sequence[Finding], census: Census) -> list[str]:
-    """What is odd or hostile about a file without making it sick, the file's own matters first."""
-    seen = [f for f in findings if f.severity >= Severity.WARNING]
-    seen.sort(key=lambda f: (not f.rule.startswith("CKD7"), -f.severity))
+    """What is odd or hostile about a file without making it sick, the file's own matters first.
+
+    Every rule has its turn before one has a second: a flood of one finding must not push another one out of the line.
+    """
+    turns = Counter[str]()
+    ranked: list[tuple[tuple[bool, int, int], Finding]] = []
+    for finding in findings:
+        if finding.severity >= Severity.WARNING:
+            ranked.append(((not finding.rule.startswith("CKD7"), turns[finding.rule], -finding.severity), finding))
+            turns[finding.rule] += 1
+    seen = [finding for _, finding in sorted(ranked, key=lambda entry: entry[0])]
     words = [f"{f.rule}: {f.message}" for f in seen]
     told = any(f.rule.startswith("CKD7") for f in seen)
     if not told:

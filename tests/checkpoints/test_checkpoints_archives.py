@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 import zipfile
 from pathlib import Path
@@ -232,3 +233,28 @@ def test_an_empty_archive_is_not_a_checkpoint(tmp_path):
     path.write_bytes(data[:-22] + end)
     with pytest.raises(CheckpointError, match=r"not a \.keras file"):
         open_checkpoint(path)
+
+
+# --- archives that are read in two ways ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["zip-two-archives.keras", "zip-wide-record.keras", "zip-second-name.keras"])
+def test_what_is_seen_is_what_zipfile_loads(name):
+    """Keras loads with `zipfile`; whoever looks must see the same configuration, and be told that there are two."""
+    path = Path(__file__).parents[2] / "fixtures" / "hostile" / name
+    with zipfile.ZipFile(path) as archive:
+        loaded_by_keras = json.loads(archive.read("config.json"))
+    with open_checkpoint(path) as checkpoint:
+        assert loaded_by_keras == checkpoint.info.model_config
+        assert any(p.kind is ProblemKind.HOSTILE for p in checkpoint.info.problems)
+
+
+def test_a_wrong_position_in_the_end_record_costs_nothing_else(tmp_path):
+    """Damage to the four bytes that say where the table of contents stands: it is found in front of the end record."""
+    path = zipped(tmp_path / "x.keras", members())
+    data = bytearray(path.read_bytes())
+    expected = loaded(path)
+    data[-6:-2] = b"\x07\0\0\0"
+    path.write_bytes(data)
+    assert expected == loaded(path)
+    assert ProblemKind.HOSTILE in refusals(path).values()  # a program may still take it for another archive

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
 import sys
 import textwrap
 import time
@@ -11,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from ckptdoctor.checkpoints import CheckpointError
+from ckptdoctor.checkpoints.children import end_kept
 from ckptdoctor.checkpoints.contained import Contained, blocks
 from ckptdoctor.checkpoints.limits import ReadLimits
 from ckptdoctor.checkpoints.sources import MemoryFile, Window
@@ -89,8 +93,6 @@ def test_a_child_is_started_again_after_it_was_lost(tmp_path):
 
 def test_containment_costs_little():
     """Start, one answer and end, next to the bare start of the interpreter that it needs anyway."""
-    import subprocess
-
     from ckptdoctor.checkpoints.h5files import open_hdf5
 
     formats = Path(__file__).parents[2] / "fixtures" / "formats"
@@ -106,6 +108,124 @@ def test_containment_costs_little():
     contained = time.perf_counter() - started
     reader.close()
     assert contained < 3 * bare + 0.5
+
+
+REUSED = """
+import os, sys
+from confined import confine, cut_network, leave, one_process_each, question, send
+cut_network()
+setup = one_process_each(question(), told=int(sys.argv[1]))
+confine(setup["limits"], descriptors=3)
+marks = []
+while True:
+    asked = question()
+    if asked["ask"] == "abort":
+        os.abort()
+    marks.append(asked["ask"])
+    send(b"J", f"{os.getpid()} {os.getppid()} {len(marks)}".encode())
+    if asked["ask"] == "forge":  # say that it has ended, and stay
+        for fd in range(3, 64):
+            try:
+                os.write(fd, b"e")
+            except OSError:
+                pass
+        while True:
+            os.read(0, 1)
+"""
+
+
+@pytest.fixture
+def reused(tmp_path):
+    """Readers of a program that is kept, as many as are asked for."""
+    script = tmp_path / "reused.py"
+    script.write_text(f"import sys; sys.path[:0] = [{str(CONFINED)!r}]\n{REUSED}", encoding="utf-8")
+    yield lambda: Contained(
+        str(script), "the parser", "a file", LIMITS, window=Window(MemoryFile("x", b"ab"), 0, 2), reusable=True
+    )
+    end_kept()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a program is kept where processes fork")
+class TestKept:
+    def test_every_file_is_read_by_a_new_process_of_the_same_program(self, reused):
+        seen = []
+        for _ in range(3):
+            reader = reused()
+            reader.ask({"ask": "a"})
+            seen.append([int(w) for w in reader.ask({"ask": "b"}).split()])
+            reader.close()
+        assert len({own for own, _, _ in seen}) == 3
+        assert len({program for _, program, _ in seen}) == 1
+        assert [2, 2, 2] == [count for _, _, count in seen]  # nothing of the file before
+
+    def test_files_that_are_open_together_have_programs_of_their_own(self, reused):
+        one, other = reused(), reused()
+        programs = {r.ask({"ask": "a"}).split()[1] for r in (one, other)}
+        one.close()
+        other.close()
+        assert len(programs) == 2
+
+    def test_a_crash_is_told_and_ends_the_program(self, reused):
+        reader = reused()
+        before = reader.ask({"ask": "a"}).split()
+        with pytest.raises(CheckpointError, match="an abort"):
+            reader.ask({"ask": "abort"})
+        reader.close()
+        after = reused().ask({"ask": "a"}).split()
+        assert before[1] != after[1]
+
+    def test_a_process_that_claims_to_have_ended_reads_no_other_file(self, reused):
+        reader = reused()
+        own, program, _ = (int(w) for w in reader.ask({"ask": "forge"}).split())
+        reader.close()
+        for pid in (own, program):
+            assert gone(pid)
+        assert int(reused().ask({"ask": "b"}).split()[1]) != program
+
+    def test_a_program_that_ended_while_waiting_is_replaced(self, reused):
+        reader = reused()
+        program = int(reader.ask({"ask": "a"}).split()[1])
+        reader.close()
+        os.kill(program, signal.SIGKILL)
+        assert int(reused().ask({"ask": "a"}).split()[1]) != program
+
+    def test_the_copy_dies_with_its_program(self, reused):
+        reader = reused()
+        own, program, _ = (int(w) for w in reader.ask({"ask": "a"}).split())
+        os.kill(program, signal.SIGKILL)
+        reader.close()
+        assert gone(own)
+
+
+def gone(pid: int) -> bool:
+    """Whether a process ends within seconds; one that nobody has waited for yet counts as ended."""
+    for _ in range(100):
+        try:
+            with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+                if file.read().rpartition(")")[2].split()[0] in "ZX":
+                    return True
+        except OSError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_one_inspection_starts_one_program(tmp_path, monkeypatch):
+    """The census and the optimizer each open the file; the second opening costs a fork, not an import of h5py."""
+    import h5py
+    import numpy as np
+
+    import ckptdoctor
+
+    end_kept()
+    path = tmp_path / "x.weights.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("layers/dense/vars/0", data=np.ones((8, 8), "f4"), chunks=(4, 4), compression="gzip")
+    started = []
+    popen = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: started.append(a) or popen(*a, **k))
+    assert ckptdoctor.inspect(path, replay=False).verdict.status.value == "healthy"
+    assert len(started) == 1
 
 
 @pytest.mark.parametrize("shape", [(), (5,), (7, 3), (4, 5, 6), (1, 1, 9), (3, 0, 2)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
 import h5py
@@ -315,3 +316,19 @@ def test_damaged_chunks_are_one_tensors_problem(tmp_path):
                     stored.load()
             else:
                 stored.load()
+
+
+@pytest.mark.parametrize("name", ["h5-two-attributes.h5", "h5-two-names.weights.h5"])
+def test_of_two_things_under_one_name_the_library_s_is_shown_and_both_are_told(name):
+    from ckptdoctor.checkpoints import open_checkpoint
+    from ckptdoctor.model import Missing, ProblemKind
+
+    path = Path(__file__).parents[2] / "fixtures" / "hostile" / name
+    with open_checkpoint(path) as checkpoint:
+        assert any(p.kind is ProblemKind.HOSTILE for p in checkpoint.info.problems)
+        paths = [t.info.path for t in checkpoint.tensors]
+        assert len(paths) == len(set(paths))
+        config = checkpoint.info.model_config
+    if not isinstance(config, Missing):
+        with h5py.File(path) as file:
+            assert json.loads(file.attrs["model_config"]) == config

@@ -147,7 +147,78 @@ def test_the_module_imports_nothing_but_the_standard_library():
         imported = [line for line in (source / name).read_text().splitlines() if line.startswith(("import ", "from "))]
         assert all(
             line.split()[1].partition(".")[0]
-            in ("__future__", "re", "sys", "collections", "dataclasses", "typing", "ckptdoctor")
+            in ("__future__", "math", "re", "sys", "collections", "dataclasses", "typing", "ckptdoctor")
             for line in imported
         )
     assert json.dumps(sorted(kinds(layer("Lambda")))) == '["runs_code"]'
+
+
+# --- ways around the list that were open once ------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "spare",
+    [
+        {"module": "mine", "class_name": "Block", "config": {}, "registered_name": "mine>Block"},
+        layer("Dense", kernel_constraint={"module": "mine", "class_name": "Pruned", "config": {}}),
+        layer("StringLookup", vocabulary="words.txt"),
+    ],
+    ids=["custom layers", "constraints that replay can do without", "vocabularies"],
+)
+def test_a_flood_of_one_kind_hides_nothing_of_another(spare):
+    assert "runs_code" in kinds(model(*[spare] * 1000, layer("Lambda")))
+
+
+def typespec(module, name):
+    return {"class_name": "__typespec__", "spec_name": name, "module": module, "registered_name": name, "config": []}
+
+
+def test_the_class_of_a_typespec_is_looked_at():
+    assert {"foreign_module"} == kinds(layer("Dense", dtype=typespec("os", "system")))
+    assert {"foreign_module"} == kinds(layer("Dense", dtype=typespec("tensorflow.io", "write_file")))
+    assert set() == kinds(layer("Dense", dtype=typespec("tensorflow.python.framework.tensor", "TensorSpec")))
+
+
+@pytest.mark.parametrize("name", ["..\\..\\x", "C:\\x", "\\\\host\\x", "a/../../x"])
+def test_names_that_climb_on_any_system(name):
+    assert {"traversal"} == kinds(layer("Dense", name=name))
+
+
+@pytest.mark.parametrize("name", ["conv1:relu", "a..b", "block/conv", "x:0"])
+def test_names_that_only_look_so(name):
+    assert set() == kinds(layer("Dense", name=name))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        layer("Dense", units=10**4000),
+        layer("Dense", units=-(10**400)),
+        layer("Dense", units=1e30),
+        layer("Reshape", target_shape=[2, 1 << 40]),
+        layer("InputLayer", batch_shape=[None, 1 << 45]),
+        layer("Conv2D", filters=1, kernel_size=[1 << 40, 3]),
+        {**layer("Dense", units=1 << 30), "build_config": {"input_shape": [None, 1 << 30]}},
+    ],
+)
+def test_shape_bombs(config):
+    assert {"bomb"} == kinds(config)
+
+
+def test_shapes_of_honest_giants_pass():
+    embedding = {
+        **layer("Embedding", input_dim=20_000_000, output_dim=1024),
+        "build_config": {"input_shape": [None, 8192]},
+    }
+    dense = {**layer("Dense", units=262_144), "build_config": {"input_shape": [None, 65_536]}}
+    assert () == config_problems(model(embedding, dense, layer("InputLayer", batch_shape=[None, float("nan")])))
+
+
+def test_a_name_that_a_loader_prefers_is_told():
+    replaced = {**layer("Dense"), "registered_name": "mine>Evil"}
+    assert {"custom"} == kinds(replaced)
+    assert set() == kinds({**layer("Dense"), "registered_name": "Dense"})
+
+
+def test_layers_saved_under_another_name_than_the_one_keras_exports_pass():
+    assert () == config_problems(model(layer("GroupedQueryAttention"), layer("RandomHeight"), layer("RandomWidth")))

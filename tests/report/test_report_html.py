@@ -13,7 +13,7 @@ from pathlib import Path
 
 import html5lib
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from report_factories import (
     ALL,
@@ -117,6 +117,7 @@ def test_there_are_no_invisible_characters(pages):
 
 @settings(max_examples=200)
 @given(st.text())
+@example("\ufdd0\ufdef\uffff\U0001fffe\U0010ffff")  # code points that are no characters
 def test_prose_is_escaped(text):
     root = tree(f"<!doctype html><title>x</title><p>{_prose(text)}</p>")
     assert {"html", "head", "title", "body", "p", "code"} >= {e.tag for e in root.iter()}

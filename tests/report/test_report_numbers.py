@@ -117,3 +117,8 @@ def test_gaps_come_with_the_way_to_close_them():
 
 def test_names_of_paths_from_any_system():
     assert [story.last_part(p) for p in ("a/b/c", "a/b/c/", "a\\b", "/")] == ["c", "c", "b", ""]
+
+
+@pytest.mark.parametrize(("value", "shown"), [(10**400, "> 1e300"), (-(10**400), "< -1e300"), (10**20, "1.000e+20")])
+def test_whole_numbers_of_any_size_are_shown(value, shown):
+    assert shown == numbers.number(value)

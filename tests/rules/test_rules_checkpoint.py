@@ -601,3 +601,8 @@ def test_a_loss_of_zero_names_the_single_unit_it_cannot_see():
         "CKD215", evidence(logs=logs, census=census(tensor("h/kernel"), tensor("out/kernel", shape=(64, 5))))
     )
     assert finding.layer is None
+
+
+def test_the_smallest_rate_there_is_can_be_compared():
+    (found,) = run("CKD111", evidence(census=BAD, optimizer=state("SGD", rate=5e-324)))
+    assert found.measured == 5e-324

@@ -90,7 +90,9 @@ def offences(events: list[list[str]], *allowed: Path) -> list[list[str]]:
                 code.startswith(("<string>", "<template>", "<frozen ")) or harmless(code, ROOT / "tests" / "security")
             )
         elif name == "subprocess.Popen":
-            bad = not re.search(r"'-I', '-B', '[^']*/ckptdoctor/checkpoints/(h5|orbax)_child\.py'\]$", words[1])
+            bad = not re.search(
+                r"'-I', '-S', '-B', '[^']*/ckptdoctor/checkpoints/(h5|orbax)_child\.py'(, '\d+')?\]$", words[1]
+            )
         else:
             bad = False
         if bad:

@@ -8,6 +8,8 @@ import os
 import pickle
 import shutil
 import struct
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -16,6 +18,7 @@ import numpy as np
 import pytest
 from hostile_run import ROOT, offences, watched
 
+from ckptdoctor.checkpoints.limits import use_limits
 from fixtures.hostile_parts import CANARY, Entry, archive, legacy, model, plain_entries, weights, zipped
 
 SLOWEST = 20.0  # seconds
@@ -337,3 +340,148 @@ def test_links_at_any_part_of_a_path_are_told(tmp_path):
         with open_checkpoint(saved(tmp_path, f"{depth}.weights.h5", buffer.getvalue())) as checkpoint:
             assert [p.where for p in checkpoint.info.problems if "symbolic link" in p.message] == [name]
             assert not any(t.info.path.startswith("layers/") for t in checkpoint.tensors)
+
+
+def test_a_flood_of_one_finding_hides_no_other_from_a_scan(tmp_path):
+    """Of a file's warnings a line of `scan` holds twenty; forty vocabularies of another machine come before the Lambda."""
+    from ckptdoctor.scanner.work import measure
+    from fixtures.hostile_parts import lambda_layer, part
+
+    flood = [part("StringLookup", name=f"s{n}", vocabulary=f"/etc/words/{n}") for n in range(40)]
+    path = saved(tmp_path, "x.keras", archive(model(*flood, lambda_layer())))
+    warnings = measure({"path": str(path)})["warnings"]
+    assert any("CVE-2024-3660" in w for w in warnings)
+    assert any("CVE-2025-12058" in w for w in warnings)
+
+
+# --- what once took too long, or too much ------------------------------------------------------------
+
+
+def npy_header(shape: tuple[int, ...]) -> bytes:
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    return buffer.getvalue()
+
+
+def swollen_batches(run: Path) -> None:
+    """Half a gigabyte of zeros in half a megabyte: below what an array may inflate to, far above what it stores."""
+    with zipfile.ZipFile(run / "last_batches.npz", "w", zipfile.ZIP_DEFLATED) as file:
+        for name in ("x.npy", "y.npy"):
+            with file.open(name, "w", force_zip64=True) as member:
+                member.write(npy_header((1024, 1 << 17)))
+                for _ in range(32):
+                    member.write(bytes(1 << 24))
+
+
+def one_wide_batch(run: Path) -> None:
+    """A single batch of half a gigabyte, stored plainly: it is looked at in pieces."""
+    for name in ("x", "y"):
+        path = run / f"{name}.bin"
+        path.write_bytes(npy_header((1, 1024, 1 << 17)))
+        os.truncate(path, path.stat().st_size + (1 << 29))
+    with zipfile.ZipFile(run / "last_batches.npz", "w") as file:
+        for name in ("x", "y"):
+            file.write(run / f"{name}.bin", f"{name}.npy")
+            (run / f"{name}.bin").unlink()
+
+
+def long_header(run: Path) -> None:
+    """A header that declares a gigabyte, of which a quarter is there."""
+    with zipfile.ZipFile(run / "last_batches.npz", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("x.npy", b"\x93NUMPY\x02\0" + struct.pack("<I", 1 << 30) + bytes(1 << 28))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks the kernel for the most memory it took")
+@pytest.mark.parametrize("make", [swollen_batches, one_wide_batch, long_header], ids=lambda m: m.__name__)
+def test_batches_take_little_memory(make, tmp_path):
+    make(tmp_path)
+    program = (
+        "import re, sys\n"
+        "from ckptdoctor.evidence.batches import BatchesError, measure_batches\n"
+        "from ckptdoctor.model import Missing\n"
+        "try: measure_batches(sys.argv[1], Missing('none'))\n"
+        "except BatchesError as error: print(error, file=sys.stderr)\n"
+        "print(int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1]) >> 10)"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "last_batches.npz")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert int(done.stdout) < 300, done.stderr
+
+
+def test_many_tensors_that_nobody_wrote_are_a_bomb_together(tmp_path):
+    """Chunked tensors of 3 GiB each, of which no chunk is stored: one is harmless, the third is refused."""
+
+    def declare(_file, group):
+        for n in range(2, 8):
+            group.create_dataset(str(n), shape=(3 << 28,), dtype="f4", chunks=(1 << 16,), compression="gzip")
+
+    from ckptdoctor.checkpoints import open_checkpoint
+
+    with open_checkpoint(saved(tmp_path, "x.weights.h5", weights(declare))) as checkpoint:
+        refused = [p for p in checkpoint.info.problems if "shape bomb" in p.message]
+        assert len(refused) == 5
+
+
+# --- links out ---------------------------------------------------------------------------------------
+
+
+def test_a_run_does_not_lead_to_files_elsewhere(tmp_path):
+    """A stranger's run with a link to somebody's table: its columns must not stand in a report that is passed on."""
+    import ckptdoctor
+
+    run = run_with(tmp_path)
+    (tmp_path / "mine.csv").write_text("epoch,loss,secret_column\n0,1.0,5\n1,nan,6\n")
+    shutil.copy(HEALTHY / "last_batches.npz", tmp_path / "mine.npz")
+    (run / "training_log.csv").symlink_to(tmp_path / "mine.csv")
+    (run / "last_batches.npz").symlink_to(tmp_path / "mine.npz")
+    (run / "logs").mkdir()
+    (run / "logs" / "history.json").write_text('{"loss": [2.0, 1.0]}')
+    (run / "history.json").symlink_to("logs/history.json")  # within the run it may lead where it likes
+    for target in (run, run / "epoch_008.keras"):
+        report = ckptdoctor.inspect(target, replay=False)
+        assert "secret_column" not in report.to_json()
+        assert not report.evidence.files.batches
+        if target is run:
+            told = {os.path.basename(i.path) for i in report.evidence.files.ignored if "link out" in i.reason}
+            assert told == {"training_log.csv", "last_batches.npz"}
+    assert run.joinpath("history.json").as_posix() in report.evidence.files.logs
+    named = ckptdoctor.inspect(run, replay=False, log=(str(run / "training_log.csv"),))
+    assert "secret_column" in named.to_json()
+
+
+def test_a_store_does_not_lead_to_files_elsewhere(tmp_path):
+    """Tensorstore follows links wherever they lead."""
+    import tensorstore
+
+    from ckptdoctor.checkpoints import open_checkpoint
+
+    folder = tmp_path / "store"
+    shutil.copytree(ROOT / "fixtures" / "formats" / "orbax", folder)
+    outside = {"driver": "zarr", "kvstore": f"file://{tmp_path}/outside/", "create": True, "dtype": "float32"}
+    made = tensorstore.open({**outside, "metadata": {"shape": [4], "dtype": "<f4"}}).result()
+    made.write(np.arange(4, dtype="f4")).result()
+    metadata = next(p for p in folder.rglob("_METADATA") if p.parent.name == "pytree")
+    document = json.loads(metadata.read_text()) | {"use_ocdbt": False, "use_zarr3": False}
+    keys = [["trainable_variables", "link"], ["trainable_variables/../../../../outside"]]
+    document["tree_metadata"] = {str(n): {"key_metadata": [{"key": k} for k in key]} for n, key in enumerate(keys)}
+    metadata.write_text(json.dumps(document))
+    link = metadata.parent / "trainable_variables.link"
+    for linked in (False, True):
+        if linked:
+            link.symlink_to(tmp_path / "outside")
+        with open_checkpoint(folder) as checkpoint:
+            assert all(t.problem is not None for t in checkpoint.tensors)
+            assert any("link that leaves" in p.message for p in checkpoint.info.problems) is linked
+    with use_limits({"follow_links": True}), open_checkpoint(folder) as checkpoint:
+        assert [t.load().tolist() for t in checkpoint.tensors if t.problem is None] == [[0.0, 1.0, 2.0, 3.0]]
+
+
+def test_rows_too_wide_to_compare_take_no_memory(tmp_path):
+    """Projecting rows of 32 MiB at random would take a matrix of sixteen gigabytes."""
+    from ckptdoctor.evidence.batches import measure_batches
+    from ckptdoctor.model import Missing
+
+    np.savez(tmp_path / "b.npz", x=np.zeros((2, 1 << 23), "f4"), y=np.zeros((2, 1), "f4"))
+    measured = measure_batches(tmp_path / "b.npz", Missing("none"))
+    assert isinstance(measured.association, Missing)
+    assert "too large to compare" in measured.association.reason

@@ -32,7 +32,9 @@ class Headers:
         """Bytes at an address counted from the base; all of them or Cut."""
         self._budget -= length
         if self._budget < 0:
-            raise Hostile(f"more than {self.limits.hdf5_metadata_bytes:,} bytes of metadata")
+            raise Hostile(
+                f"more than {self.limits.hdf5_metadata_bytes:,} bytes of metadata; see --limit hdf5_metadata_bytes"
+            )
         data = self.window.read(self.base + address, length)
         if len(data) != length:
             raise Cut(f"bytes {address:,} to {address + length:,} lie beyond the end of the file")
@@ -58,7 +60,7 @@ class Headers:
             start, size = blocks.pop(0)
             total += size
             if total > self.limits.hdf5_header_bytes:
-                raise Hostile("an object header larger than allowed")
+                raise Hostile("an object header larger than allowed; see --limit hdf5_header_bytes")
             if start in seen:
                 raise Damaged("an object header that continues in itself")
             seen.add(start)
@@ -92,7 +94,7 @@ class Headers:
             start, size = blocks.pop(0)
             total += size
             if total > self.limits.hdf5_header_bytes:
-                raise Hostile("an object header larger than allowed")
+                raise Hostile("an object header larger than allowed; see --limit hdf5_header_bytes")
             if start in seen:
                 raise Damaged("an object header that continues in itself")
             seen.add(start)

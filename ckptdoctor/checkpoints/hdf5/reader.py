@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ckptdoctor.checkpoints.hdf5.headers import Headers, Message
+from ckptdoctor.checkpoints.hdf5.groups import LINK, LINK_INFO, SYMBOL_TABLE, Groups
+from ckptdoctor.checkpoints.hdf5.headers import Message
 from ckptdoctor.checkpoints.hdf5.messages import (
     Layout,
     attribute,
@@ -27,14 +28,11 @@ from ckptdoctor.checkpoints.hdf5.tree import (
 )
 from ckptdoctor.checkpoints.limits import DEFAULT_LIMITS, ReadLimits
 from ckptdoctor.checkpoints.sources import Window
-from ckptdoctor.model import Problem, ProblemKind
-
-MAX_PROBLEMS = 100  # a file with more is described well enough by these
-MAX_NAME = 4096  # bytes in the name of one link
+from ckptdoctor.model import ProblemKind
 
 # message types
-_DATASPACE, _LINK_INFO, _DATATYPE, _LINK, _EXTERNAL, _LAYOUT = 0x1, 0x2, 0x3, 0x6, 0x7, 0x8
-_FILTERS, _ATTRIBUTE, _SYMBOL_TABLE, _ATTRIBUTE_INFO = 0xB, 0xC, 0x11, 0x15
+_DATASPACE, _DATATYPE, _EXTERNAL, _LAYOUT = 0x1, 0x3, 0x7, 0x8
+_ATTRIBUTE, _ATTRIBUTE_INFO = 0xC, 0x15
 _SHARED = 2  # flag: the body stands elsewhere
 
 
@@ -60,11 +58,10 @@ def read_top(window: Window, limits: ReadLimits = DEFAULT_LIMITS) -> H5Tree:
     return Reader(window, limits, sample=True).read()
 
 
-class Reader(Headers):
+class Reader(Groups):
     def __init__(self, window: Window, limits: ReadLimits, *, sample: bool = False) -> None:
         super().__init__(window, limits)
         self.sample = sample
-        self.tree = H5Tree(actual_bytes=window.size)
         self.seen: dict[int, str] = {}
         self._objects = 0
 
@@ -123,7 +120,7 @@ class Reader(Headers):
             if self.sample and (self._objects > TOP_OBJECTS or depth > TOP_LEVELS):
                 continue
             if self._objects > self.limits.hdf5_objects:
-                raise Hostile(f"more than {self.limits.hdf5_objects:,} objects in one file")
+                raise Hostile(f"more than {self.limits.hdf5_objects:,} objects in one file; see --limit hdf5_objects")
             try:
                 children = self._object(path, address)
             except Unsupported:
@@ -135,7 +132,9 @@ class Reader(Headers):
                 continue
             if children and depth >= self.limits.hdf5_depth:
                 self._problem(
-                    ProblemKind.HOSTILE, f"groups are nested deeper than {self.limits.hdf5_depth}: not followed", path
+                    ProblemKind.HOSTILE,
+                    f"groups are nested deeper than {self.limits.hdf5_depth}: not followed; see --limit hdf5_depth",
+                    path,
                 )
                 self.tree.complete = False
                 continue
@@ -147,10 +146,6 @@ class Reader(Headers):
         self.tree.lost.append(path)
         kind = ProblemKind.HOSTILE if isinstance(error, Hostile) else ProblemKind.DAMAGED
         self._problem(kind, f"{path} cannot be read: {error}", path)
-
-    def _problem(self, kind: ProblemKind, message: str, where: str) -> None:
-        if len(self.tree.problems) < MAX_PROBLEMS:
-            self.tree.problems.append(Problem(kind, message, where))
 
     def _recover(self) -> None:
         from ckptdoctor.checkpoints.hdf5.recover import recover
@@ -180,10 +175,12 @@ class Reader(Headers):
     def _read(self, path: str, address: int) -> H5Dataset | tuple[H5Group, list[Message]]:
         messages = self.messages(address)
         attributes = self._attributes(path, messages)
-        by_type = {kind: (flags, body, where) for kind, flags, body, where in messages}
+        by_type: dict[int, tuple[int, bytes, int]] = {}
+        for kind, flags, body, where in messages:
+            by_type.setdefault(kind, (flags, body, where))  # of two, the library takes the first
         if _DATASPACE in by_type and (_LAYOUT in by_type or _EXTERNAL in by_type):
             return self._dataset(path, address, by_type, attributes)
-        if not {_SYMBOL_TABLE, _LINK_INFO, _LINK} & by_type.keys() and path:
+        if not {SYMBOL_TABLE, LINK_INFO, LINK} & by_type.keys() and path:
             raise Damaged("neither a group nor a dataset")
         return H5Group(path, address, attributes), messages
 
@@ -195,20 +192,13 @@ class Reader(Headers):
             return []
         self.tree.groups[path], messages = item
         try:
-            return self._links(path, messages)
+            return self._distinct(path, self._links(path, messages))
         except Unsupported:
             raise
         except H5Error as error:
             self.tree.complete = False
             self._problem(ProblemKind.DAMAGED, f"the members of {path or '/'} cannot be listed: {error}", path)
         return []
-
-    def _links(self, path: str, messages: list[Message]) -> list[tuple[str, int]]:
-        table = next((body for kind, _, body, _ in messages if kind == _SYMBOL_TABLE), None)
-        if table is not None:
-            return self._symbol_table(path, table)
-        info = next((body for kind, _, body, _ in messages if kind == _LINK_INFO), None)
-        return self._link_messages(path, messages, info)
 
     def _attributes(self, path: str, messages: list[Message]) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -224,115 +214,16 @@ class Reader(Headers):
                     bad = ProblemKind.HOSTILE if isinstance(error, Hostile) else ProblemKind.DAMAGED
                     self._problem(bad, f"an attribute of {path or '/'} cannot be read: {error}", path)
                     continue
+                if name in found:  # the library, and so Keras, takes the first
+                    sentence = f"{path or '/'} has two attributes named {name[:80]!r}: the first one is shown"
+                    self._problem(ProblemKind.HOSTILE, sentence, path)
+                    continue
                 found[name] = value
             elif kind == _ATTRIBUTE_INFO:
                 at = 2 + (2 if unsigned(body, 1, 1) & 1 else 0)
                 if defined(unsigned(body, at, self.offsets), self.offsets) is not None:
                     raise Unsupported("attributes in a fractal heap")
         return found
-
-    # --- groups --------------------------------------------------------------------------------
-
-    def _symbol_table(self, path: str, body: bytes) -> list[tuple[str, int]]:
-        tree, heap = unsigned(body, 0, self.offsets), unsigned(body, self.offsets, self.offsets)
-        names = self._local_heap(heap)
-        found: list[tuple[str, int]] = []
-        nodes, seen = [tree], set[int]()
-        while nodes:
-            node = nodes.pop()
-            if node in seen:
-                raise Damaged("a group's index that refers to itself")
-            seen.add(node)
-            if len(seen) > self.limits.hdf5_objects:
-                raise Hostile("a group's index with too many nodes")
-            try:
-                self._symbol_node(path, node, names, nodes, found)
-            except Unsupported:
-                raise
-            except H5Error as error:
-                self.tree.complete = False
-                self._problem(ProblemKind.DAMAGED, f"some members of {path or '/'} cannot be listed: {error}", path)
-            if len(found) > self.limits.hdf5_objects:
-                raise Hostile("a group with too many members")
-        return found
-
-    def _symbol_node(self, path: str, node: int, names: bytes, nodes: list[int], found: list[tuple[str, int]]) -> None:
-        head = self.bytes_at(node, 8)
-        if head[:4] == b"TREE":
-            if head[4] != 0:
-                raise Damaged("a group's index of the wrong kind")
-            used = int.from_bytes(head[6:8], "little")
-            width = self.lengths + self.offsets
-            data = self.bytes_at(node + 8 + 2 * self.offsets, used * width)
-            nodes.extend(unsigned(data, i * width + self.lengths, self.offsets) for i in range(used - 1, -1, -1))
-            return
-        if head[:4] != b"SNOD":
-            raise Damaged("a group's index is overwritten")
-        used = int.from_bytes(head[6:8], "little")
-        width = 2 * self.offsets + 24
-        data = self.bytes_at(node + 8, used * width)
-        for i in range(used):
-            at = i * width
-            name = self._heap_name(names, unsigned(data, at, self.offsets))
-            if unsigned(data, at + 2 * self.offsets, 4) == 2:  # cache type 2: a symbolic link
-                self._refuse_link(path, name, "symbolic")
-            elif name:
-                found.append((name, unsigned(data, at + self.offsets, self.offsets)))
-
-    def _local_heap(self, address: int) -> bytes:
-        head = self.bytes_at(address, 8 + 2 * self.lengths + self.offsets)
-        if head[:4] != b"HEAP":
-            raise Damaged("a group's names are overwritten")
-        size = unsigned(head, 8, self.lengths)
-        if size > self.limits.hdf5_attribute_bytes:
-            raise Hostile(f"a group with {size:,} bytes of names")
-        return self.bytes_at(unsigned(head, 8 + 2 * self.lengths, self.offsets), size)
-
-    def _heap_name(self, names: bytes, offset: int) -> str:
-        end = names.find(b"\0", offset, offset + MAX_NAME)
-        if end < 0 or offset > len(names):
-            raise Damaged("a member without a name")
-        return _checked_name(names[offset:end])
-
-    def _link_messages(self, path: str, messages: list[Message], info: bytes | None) -> list[tuple[str, int]]:
-        if info is not None:
-            at = 2 + (8 if unsigned(info, 1, 1) & 1 else 0)
-            if defined(unsigned(info, at, self.offsets), self.offsets) is not None:
-                raise Unsupported("links in a fractal heap")
-        found: list[tuple[str, int]] = []
-        for kind, _, body, _ in messages:
-            if kind == _LINK:
-                link = self._link(path, body)
-                if link is not None:
-                    found.append(link)
-        return found
-
-    def _link(self, path: str, body: bytes) -> tuple[str, int] | None:
-        if unsigned(body, 0, 1) != 1:
-            raise Unsupported("a link message of another version")
-        flags = unsigned(body, 1, 1)
-        at = 2
-        kind = 0
-        if flags & 8:
-            kind = unsigned(body, at, 1)
-            at += 1
-        at += (8 if flags & 4 else 0) + (1 if flags & 16 else 0)
-        width = 1 << (flags & 3)
-        length = unsigned(body, at, width)
-        at += width
-        if length > MAX_NAME:
-            raise Hostile("a link with a name of more than 4 KiB")
-        name = _checked_name(body[at : at + length])
-        if kind != 0:
-            self._refuse_link(path, name, {1: "symbolic", 64: "external"}.get(kind, "user-defined"))
-            return None
-        return name, unsigned(body, at + length, self.offsets)
-
-    def _refuse_link(self, path: str, name: str, kind: str) -> None:
-        where = f"{path}/{name}" if path else name
-        self._problem(
-            ProblemKind.HOSTILE, f"{where} is a {kind} link: Keras writes none, and it was not followed", where
-        )
 
     # --- datasets ------------------------------------------------------------------------------
 
@@ -389,13 +280,6 @@ class Reader(Headers):
             return self.base + place.address, None
         self._problem(ProblemKind.DAMAGED, problem, path)
         return None, problem
-
-
-def _checked_name(raw: bytes) -> str:
-    name = raw.decode("utf-8", "surrogateescape").encode("utf-8", "replace").decode("utf-8")
-    if "/" in name or name in (".", ".."):
-        raise Hostile(f"a member is named {name[:40]!r}")
-    return name
 
 
 def _entry_name(kind: str, name: str, size: int, attributes: dict[str, Any]) -> tuple[str, bool]:

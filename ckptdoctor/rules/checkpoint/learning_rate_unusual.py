@@ -63,7 +63,7 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         return
     too_high = rate > high
     limit = high if too_high else low
-    decades = abs(math.log10(rate / limit))
+    decades = min(abs(math.log10(rate / limit)), 300.0)  # 10**decades stays a number even of the smallest rate
     weight = min(1.0 + 1.2 * decades, 4.0)
     fits = too_high == went_nonfinite(evidence) or too_high  # a tiny rate does not make NaN
     yield Finding(
