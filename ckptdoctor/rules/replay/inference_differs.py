@@ -56,13 +56,14 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         return
     values = [v for v in logged.values if 0 <= v <= 1]
     taken = iterations(evidence)
-    if not values or replay.custom_loss or replay.left_out or (taken is not None and taken < limits["steps"]):
+    slow = max(norms, key=_momentum)
+    unusual = _momentum(slow) > MOST
+    young = taken is not None and taken < limits["steps"] and not unusual
+    if not values or replay.custom_loss or replay.left_out or young:
         return
     before, now = median(values[-3:]), replay.skill.accuracy
     if before - now < limits["gap"]:
         return
-    slow = max(norms, key=_momentum)
-    unusual = _momentum(slow) > MOST
     uneven = _uneven(evidence)
     why = f"training reached an accuracy of {before:.2f}, predictions for the same kind of rows {now:.2f}"
     yield Finding(
