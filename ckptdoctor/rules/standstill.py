@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from statistics import median
 
-from ckptdoctor.model import Association, Batches, Evidence, Experiment, Replay, Series, Skill, TrainingLog
+from ckptdoctor.model import Association, Batches, Evidence, Experiment, Replay, Series, Skill, Timeline, TrainingLog
 from ckptdoctor.rules.parts import maybe_spec
 from ckptdoctor.rules.symptoms import (
     BINARY,
@@ -44,6 +44,10 @@ FAR_ABOVE = 5.0  # times a guessed constant's loss that leave no doubt; hand-cho
 ORDERED = 0.5  # rank correlation of predictions and targets that a model without skill does not show; hand-chosen
 HELD_BACK = 0.6  # share explained by a run that stands still before it is done; hand-chosen
 NEARLY_ALL = 0.9  # share explained by one change of it, on the same rows in as many steps; hand-chosen
+ASTRAY = 20.0  # times a guessed constant's loss after so many epochs; hand-chosen
+VALIDATED = 0.985  # of the constant's loss: what the noise of a validation set does not reach by itself; hand-chosen
+CRAWL = 0.02  # relative fall of the loss over a whole run; hand-chosen
+IN_PLACE = 0.02  # distance of every kernel ÷ its size, see CKD307
 RARE = 0.9  # share of the largest class from which the others are usually weighted; hand-chosen
 HEAVY = 20.0  # robust z-score of a target that no bell-shaped noise of any recorded size reaches; hand-chosen
 CONSTANT = 1e-3  # spread of predictions ÷ spread of targets below which the output is one value; hand-chosen
@@ -305,6 +309,7 @@ class _Curve:
     fall: float
     certain: bool
     text: str
+    constant: float
 
 
 def _curve(evidence: Evidence) -> _Curve | None:
@@ -318,26 +323,54 @@ def _curve(evidence: Evidence) -> _Curve | None:
         return None
     last = median(series.values[-3:])
     text = f"The loss stands at {last:.4g} over its last epochs; always predicting one value gives {constant[0]:.4g} ({constant[1]})."
-    return _Curve(last / constant[0], fall, measured is not None, text)
+    return _Curve(last / constant[0], fall, measured is not None, text, constant[0])
 
 
 def _by_log(evidence: Evidence) -> Standstill | None:
     curve = _curve(evidence)
     if curve is None:
-        return None
+        return _crawls(evidence)
     ratio, certain = curve.ratio, curve.certain
+    if _validated(evidence, curve):
+        return None
     if _heavy_tailed(evidence) and ratio < 1 / NO_BETTER:
         return None
     if certain and ratio > FAR_FROM_EASY and curve.fall < 2 * MOVING:
         told = _by_association(evidence, curve)
         if told is not None:
             return told
-    if ratio < NO_BETTER or (_on_its_way(evidence) and not (certain and _far_off(evidence, ratio))):
+    astray = _far_off(evidence, ratio) if certain else ratio > ASTRAY and _epochs(evidence) >= LONG
+    if ratio < NO_BETTER or (_on_its_way(evidence) and not astray):
         return None
     if not certain and 1 / NO_BETTER < ratio < FAR_ABOVE:
         return None  # the guess of the constant may be off by as much
     kind = "worse_than_constant" if ratio > 1.5 else "no_better_than_constant"
     return Standstill(kind, curve.text, ratio, NO_BETTER, "loss ÷ loss of the best constant", 0.85 if certain else 0.7)
+
+
+def _validated(evidence: Evidence, curve: _Curve) -> bool:
+    """Whether rows that were not trained on are predicted better than by a constant, as the log's validation loss says."""
+    name = series.name if (series := training_loss(evidence)) is not None else "loss"
+    logs = evidence.logs if isinstance(evidence.logs, tuple) else ()
+    held = next((s for log in logs for s in log.series if s.name == f"val_{name}" and not s.nonfinite), None)
+    if held is None or len(held.values) < MIN_EPOCHS or not curve.certain or curve.constant <= 0:
+        return False
+    return median(held.values[-max(len(held.values) // 2, 1) :]) < VALIDATED * curve.constant
+
+
+def _crawls(evidence: Evidence) -> Standstill | None:
+    """Under a loss whose constant is not known: it hardly fell in the whole run, and no kernel left its place."""
+    series = training_loss(evidence)
+    went = evidence.timeline.displacement if isinstance(evidence.timeline, Timeline) else ()
+    moved = [d.distance / d.size for d in went if d.size > 0 and "bias" not in d.variable]
+    values = [v for v in series.values if math.isfinite(v)] if series is not None and series.axis == "epoch" else []
+    if len(values) < MIN_EPOCHS or series is None or series.nonfinite or not moved or not 0 < max(moved) < IN_PLACE:
+        return None
+    fall = (values[0] - values[-1]) / max(abs(values[0]), 1e-12)
+    if abs(fall) >= CRAWL:
+        return None
+    text = f"The loss went from {values[0]:.4g} to {values[-1]:.4g} in {len(values)} epochs, and no kernel went further than {max(moved):.1g} of its size."
+    return Standstill("crawls", text, fall, CRAWL, "relative fall over the whole run", 0.7)
 
 
 def _by_association(evidence: Evidence, curve: _Curve) -> Standstill | None:

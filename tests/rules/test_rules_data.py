@@ -173,6 +173,19 @@ def answers_otherwise(accuracy: float, momentum: float = 0.9999, size: float = 1
     )
 
 
+DESCENT = spec(
+    layer("h"), layer("out", units=10, activation="softmax"), loss=IDS_LOSS, optimizer=optimizer("SGD", 0.05)
+)
+
+
+def crawling(moved: float):
+    own = spec(layer("h"), layer("out", units=1, activation="linear"), loss=loss("overlap", custom=True))
+    slow = log(series(values=(0.83, 0.8296, 0.8292, 0.8288, 0.8285, 0.8281, 0.8277, 0.8273)))
+    return evidence(
+        census=census(iterations=400), spec=own, logs=slow, timeline=timeline(displacement=went(moved, moved))
+    )
+
+
 def half_spec():
     return spec(
         layer("h", dtype_policy="mixed_float16"),
@@ -780,6 +793,39 @@ ROWS = [
         lambda: two_heads(((0.0, 128), (1.0, 128)), low=0.0),
         cause=Cause.LABELS,
         says="Class ids of y_kind run from -1 to 1, but kind has 2 units",
+    ),
+    Row(
+        "CKD601",  # a weak signal, but one that holds on rows that were not trained on
+        lambda: stuck(),
+        lambda: stuck(logs=log(series(values=STUCK), series("val_loss", (2.26, 2.25, 2.24, 2.24, 2.24, 2.25)))),
+        severity=Severity.ERROR,
+    ),
+    Row(
+        "CKD601",  # nobody knows the constant of an own loss
+        lambda: crawling(0.004),
+        lambda: crawling(0.4),
+        severity=Severity.ERROR,
+        says="no kernel went further than 0.004 of its size",
+    ),
+    Row(
+        "CKD601",  # falling, but after eight epochs a hundred times what an even guess gives
+        lambda: evidence(
+            census=census(iterations=400),
+            spec=CLASSIFIER,
+            logs=log(series(values=tuple(900.0 - 80.0 * n for n in range(8)))),
+        ),
+        lambda: evidence(
+            census=census(iterations=400),
+            spec=CLASSIFIER,
+            logs=log(series(values=tuple(30.0 - 3.0 * n for n in range(8)))),
+        ),
+        severity=Severity.ERROR,
+    ),
+    Row(
+        "CKD307",  # plain descent at an ordinary rate, through many layers
+        lambda: stuck(timeline=timeline(displacement=went(*(0.001,) * 12)), spec=DESCENT),
+        lambda: stuck(timeline=timeline(displacement=went(*(0.1,) * 12)), spec=DESCENT),
+        cause=Cause.VANISHING_GRADIENTS,
     ),
     Row(
         "CKD516",

@@ -9,7 +9,10 @@ from ckptdoctor.model import Cause, Displacement, Evidence, Finding, Phase, Seve
 from ckptdoctor.rules.parts import timeline_of, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
 from ckptdoctor.rules.standstill import standstill
+from ckptdoctor.rules.symptoms import learning_rate, optimizer_class
 
+ORDINARY_RATE = 0.005  # half of Keras' default for SGD
+DEEP = 8  # kernels one after another through which a gradient may be lost; hand-chosen
 FIRST_SIZE = 1e-6
 """Weights that began smaller than this began at zero: no distance is large or small against that (hand-chosen)."""
 
@@ -62,7 +65,7 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     moved = [d.distance / d.size for d in kernels]
     if not kernels or not any(moved) or standstill(evidence) is None:
         return
-    judged = _judge(kernels, moved, limits)
+    judged = _judge(kernels, moved, limits, _ordinary_descent(evidence))
     if judged is None:
         return
     text, measured, threshold, unit, cast = judged
@@ -78,8 +81,13 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     )
 
 
+def _ordinary_descent(evidence: Evidence) -> bool:
+    rate = learning_rate(evidence)
+    return optimizer_class(evidence) == "SGD" and rate is not None and rate >= ORDINARY_RATE
+
+
 def _judge(
-    kernels: list[Displacement], moved: list[float], limits: Limits
+    kernels: list[Displacement], moved: list[float], limits: Limits, descent: bool
 ) -> tuple[str, float, float, str, tuple[Vote, ...]] | None:
     unit = "distance ÷ first size"
     profile = moved[-1] / max(moved[0], 1e-12)
@@ -93,8 +101,11 @@ def _judge(
         still = most < limits["not_at_all"]
         why = f"no kernel went further than {most:.1g} of its size"
         text = f"In the whole run {why}."
+        # Plain descent moves by rate times gradient: at an ordinary rate it is the gradient that is small.
+        deep = descent and len(moved) >= DEEP
         cast = votes(
-            (Cause.LEARNING_RATE, 2.2 if still else 1.4, why),
+            (Cause.LEARNING_RATE, (1.0 if descent else 2.2) if still else 1.4, why),
+            (Cause.VANISHING_GRADIENTS, 2.6 if deep else 0.8 if descent else 0.0, f"{why}, at an ordinary rate"),
             (Cause.OPTIMIZER, 1.2 if still else 0.8, why),
             (Cause.ACTIVATION, -0.5, "small steps explain it"),
             (Cause.LOSS_FUNCTION, -0.5, "small steps explain it"),
