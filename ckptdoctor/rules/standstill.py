@@ -10,7 +10,16 @@ import math
 from dataclasses import dataclass
 from statistics import median
 
-from ckptdoctor.model import Association, Batches, Evidence, Experiment, Replay, Series, Skill, Timeline, TrainingLog
+from ckptdoctor.model import Association, Batches, Evidence, Experiment, Replay, Skill, Timeline
+from ckptdoctor.rules.courses import (
+    MIN_EPOCHS,
+    below_what_it_was,
+    epochs,
+    late_fall,
+    rise,
+    training_accuracy,
+    training_loss,
+)
 from ckptdoctor.rules.parts import maybe_spec
 from ckptdoctor.rules.symptoms import (
     BINARY,
@@ -24,7 +33,6 @@ from ckptdoctor.rules.symptoms import (
     went_nonfinite,
 )
 
-MIN_EPOCHS = 4  # fewer epochs than this are no plateau; hand-chosen, early epochs are noisy
 MIN_STEPS = 40  # optimizer steps; hand-chosen, about an epoch of a small set
 NO_BETTER = 0.97  # of the constant's loss; hand-chosen: 3 % is within the noise of an epoch's mean
 MOVING = 0.05  # relative fall of the loss over the last half that counts as being on its way; hand-chosen
@@ -89,43 +97,9 @@ def standstill(evidence: Evidence) -> Standstill | None:
 
 
 def _trained_enough(evidence: Evidence) -> bool:
-    steps, epochs = iterations(evidence), _epochs(evidence)
+    steps, count = iterations(evidence), epochs(evidence)
     enough_steps = steps is None or steps >= MIN_STEPS
-    return enough_steps and (epochs >= MIN_EPOCHS or (epochs == 0 and steps is not None and steps >= 10 * MIN_STEPS))
-
-
-def _epochs(evidence: Evidence) -> int:
-    series = training_loss(evidence)
-    return series.count if series is not None and series.axis == "epoch" else 0
-
-
-def training_loss(evidence: Evidence) -> Series | None:
-    """The training loss, by epoch where a log has it so."""
-    from ckptdoctor.evidence.log_signals import loss_series
-
-    logs: tuple[TrainingLog, ...] = evidence.logs if isinstance(evidence.logs, tuple) else ()
-    found = [s for log in logs if (s := loss_series(log)) is not None]
-    return next((s for s in found if s.axis == "epoch"), found[0] if found else None)
-
-
-def training_accuracy(evidence: Evidence) -> Series | None:
-    """The training accuracy, by epoch where a log has it so."""
-    from ckptdoctor.evidence.log_signals import accuracy_series
-
-    logs: tuple[TrainingLog, ...] = evidence.logs if isinstance(evidence.logs, tuple) else ()
-    found = [s for log in logs if (s := accuracy_series(log)) is not None]
-    return next((s for s in found if s.axis == "epoch"), found[0] if found else None)
-
-
-def late_fall(series: Series) -> float | None:
-    """Relative fall of a loss over its last half: median of its third quarter against the last one. None if too short."""
-    values = [v for v in series.values if math.isfinite(v)]
-    if len(values) < MIN_EPOCHS:
-        return None
-    half = values[len(values) // 2 :] if len(values) >= 2 * MIN_EPOCHS else values[1:]
-    cut = max(len(half) // 2, 1)
-    before, after = median(half[:cut]), median(half[-cut:])
-    return (before - after) / max(abs(before), 1e-12)
+    return enough_steps and (count >= MIN_EPOCHS or (count == 0 and steps is not None and steps >= 10 * MIN_STEPS))
 
 
 def _shows_skill(skill: Skill) -> bool:
@@ -154,7 +128,7 @@ def _held_back(evidence: Evidence, skill: Skill) -> Standstill | None:
     after = replay.baseline.after if replay.baseline is not None else None
     behind = after is not None and after.score is not None and max(after.score, skill.score) < HELD_BACK
     best = max((e for e in replay.experiments if e.removes_failure and e.learns), key=_score, default=None)
-    if not behind or best is None or _score(best) < NEARLY_ALL or fall > MOVING or _epochs(evidence) < 6:
+    if not behind or best is None or _score(best) < NEARLY_ALL or fall > MOVING or epochs(evidence) < 6:
         return None
     text = f"The loss no longer falls, and the model explains {max(skill.score, 0.0):.0%} of what a constant leaves; from the same start {best.change} comes to {_score(best):.0%}."
     return Standstill("held_back", text, skill.score, HELD_BACK, "share explained", 0.8)
@@ -255,7 +229,7 @@ def _far_off(evidence: Evidence, ratio: float) -> bool:
     Rows that are weighted, as a rare class often is, are asked for something else than the constant of all rows.
     """
     rare = (majority_rate(evidence) or 0.0) > RARE
-    return ratio > HOPELESS and _epochs(evidence) >= LONG and not rare and not weighted(evidence)
+    return ratio > HOPELESS and epochs(evidence) >= LONG and not rare and not weighted(evidence)
 
 
 def weighted(evidence: Evidence) -> bool:
@@ -277,28 +251,14 @@ def _on_its_way(evidence: Evidence, majority: float | None = None) -> bool:
     """
     series = training_loss(evidence)
     fall = late_fall(series) if series is not None else None
-    if series is not None and fall is not None and fall > MOVING and _below_what_it_was(series):
+    if series is not None and fall is not None and fall > MOVING and below_what_it_was(series):
         return True
     accuracy = training_accuracy(evidence)
-    rise = _rise(accuracy) if accuracy is not None else None
-    if accuracy is None or rise is None or rise <= MOVING:
+    rising = rise(accuracy) if accuracy is not None else None
+    if accuracy is None or rising is None or rising <= MOVING:
         return False
     majority = majority_rate(evidence) if majority is None else majority
     return majority is None or median(accuracy.values[-3:]) > majority + 2 * MOVING
-
-
-def _below_what_it_was(series: Series) -> bool:
-    """Whether the last quarter lies below all of the first half: coming back from a spike is no way forward."""
-    values = [v for v in series.values if math.isfinite(v)]
-    return median(values[-max(len(values) // 4, 1) :]) < min(values[: max(len(values) // 2, 1)])
-
-
-def _rise(series: Series) -> float | None:
-    values = [v for v in series.values if math.isfinite(v)]
-    if len(values) < MIN_EPOCHS:
-        return None
-    third = max(len(values) // 3, 1)
-    return median(values[-third:]) - median(values[:third])
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,7 +299,7 @@ def _by_log(evidence: Evidence) -> Standstill | None:
         told = _by_association(evidence, curve)
         if told is not None:
             return told
-    astray = _far_off(evidence, ratio) if certain else ratio > ASTRAY and _epochs(evidence) >= LONG
+    astray = _far_off(evidence, ratio) if certain else ratio > ASTRAY and epochs(evidence) >= LONG
     if ratio < NO_BETTER or (_on_its_way(evidence) and not astray):
         return None
     if not certain and 1 / NO_BETTER < ratio < FAR_ABOVE:
@@ -383,9 +343,9 @@ def _by_association(evidence: Evidence, curve: _Curve) -> Standstill | None:
     if above < 2.5 and measured.score < 0.03 and ratio > LITTLE_BETTER:
         more = " Simple models do no better than chance either: inputs do not predict targets."
         return Standstill("chance", text + more, ratio, LITTLE_BETTER, unit, 0.85)
-    gap, epochs = measured.score - (1 - ratio), _epochs(evidence)
-    far = gap > FAR_BELOW and fall <= (SLOW if epochs >= LONG else 0.6 * MOVING)
-    if measured.score > EASY and epochs >= 6 and (far or (ratio > LITTLE_BETTER and fall <= MOVING)):
+    gap, count = measured.score - (1 - ratio), epochs(evidence)
+    far = gap > FAR_BELOW and fall <= (SLOW if count >= LONG else 0.6 * MOVING)
+    if measured.score > EASY and count >= 6 and (far or (ratio > LITTLE_BETTER and fall <= MOVING)):
         more = f" Simple models explain {measured.score:.0%} of the same targets."
         return Standstill("fails_an_easy_task", text + more, ratio, LITTLE_BETTER, unit, 0.85)
     return None

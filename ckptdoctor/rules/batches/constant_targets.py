@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckptdoctor.model import Cause, Evidence, Finding, Severity
+from ckptdoctor.rules.courses import training_accuracy
 from ckptdoctor.rules.parts import batches_of, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
-from ckptdoctor.rules.standstill import standstill, training_accuracy
+from ckptdoctor.rules.standstill import standstill
 
 
 @rule(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckptdoctor.model import Cause, Evidence, Finding, Severity
+from ckptdoctor.rules.courses import training_accuracy
 from ckptdoctor.rules.log.series import loss
 from ckptdoctor.rules.parts import losses_of, maybe_spec, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
-from ckptdoctor.rules.standstill import training_accuracy
 from ckptdoctor.rules.symptoms import BOUNDED_BELOW_BY_ZERO, head
 
 

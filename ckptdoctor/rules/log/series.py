@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from statistics import median
 
 from ckptdoctor.model import Evidence, Series
-from ckptdoctor.rules.standstill import training_loss
+from ckptdoctor.rules.courses import training_loss
 
 
 def finite(series: Series) -> list[float]:

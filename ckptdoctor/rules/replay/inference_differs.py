@@ -7,9 +7,9 @@ from statistics import median
 
 from ckptdoctor.model import Batches, Cause, Evidence, Finding, LayerSpec, Severity
 from ckptdoctor.rules.batches.input_scale import rms
+from ckptdoctor.rules.courses import training_accuracy
 from ckptdoctor.rules.parts import replay_of, spec_of, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
-from ckptdoctor.rules.standstill import training_accuracy
 from ckptdoctor.rules.symptoms import iterations, went_nonfinite
 
 MOST = 0.99
