@@ -6,6 +6,7 @@ beside it, pandas' `to_json` (columns, records, index, split), and a list of rec
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from array import array
@@ -20,6 +21,8 @@ from ckptdoctor.model import TrainingLog
 
 MAX_DEPTH = 32
 MAX_STRING = 1 << 16
+MAX_LEAVES = 1_500_000
+"""Values of a document that are read: some 15 seconds. Event files and CSV have no such bound."""
 MAX_AXIS = 4_000_000
 """Longest list of steps that is kept to place the other lists (8 bytes each); beyond, positions are counted."""
 
@@ -36,7 +39,8 @@ def read_history(path: str) -> TrainingLog:
         LogError: the file cannot be read, or holds no list of numbers.
     """
     reader = _History(path)
-    reader.read_axes()
+    if _names_an_axis(path):  # else one pass is enough, which takes half the time
+        reader.read_axes()
     return reader.read()
 
 
@@ -50,6 +54,7 @@ def leaves(path: str, cut: list[str]) -> Iterator[tuple[Path, str | None]]:
     stack: list[list[str | int]] = []  # [key or index] of each open container
     is_object: list[bool] = []
     key: str | None = None
+    count = 0
     for token in _tokens(path, cut):
         first = token[:1]
         if first in b"{[":
@@ -82,6 +87,10 @@ def leaves(path: str, cut: list[str]) -> Iterator[tuple[Path, str | None]]:
         elif stack:
             if is_object[-1]:
                 stack[-1][0] = key or ""
+            count += 1
+            if count > MAX_LEAVES:
+                cut.append(f"more than {MAX_LEAVES:,} values: the rest was not read")
+                return
             yield tuple(part[0] for part in stack), None if token == b"null" else token.decode("utf-8", "replace")
     cut.append("the document is cut off: it was read up to there")
 
@@ -102,6 +111,18 @@ def _tokens(path: str, cut: list[str]) -> Iterator[bytes]:
             return
     if carry and carry[:1] != b'"':
         yield carry
+
+
+def _names_an_axis(path: str) -> bool:
+    """Whether a name that counts steps, epochs or batches stands anywhere in the document; looks at bytes only."""
+    names = sorted({*STEP_NAMES, *EPOCH_NAMES, *BATCH_NAMES})
+    wanted = re.compile(rb'"\s*(?:' + b"|".join(re.escape(n.encode()) for n in names) + rb')\s*"', re.IGNORECASE)
+    tail = b""
+    for block in blocks(path):
+        if wanted.search(tail + block):
+            return True
+        tail = block[-256:]
+    return False
 
 
 class _History:
@@ -173,7 +194,7 @@ class _History:
             self._entry(where[0], "/".join(map(str, where[1:])), text)
 
     def _point(self, name: str, index: int | str, text: str | None) -> None:
-        if _axis_kind(name) == self.axis_kind or is_clock(name) or (name == "index" and self.columns):
+        if _is_left_out(name, self.axis_kind, columns=bool(self.columns)):
             return
         number = None if text is None else to_number(text)
         if number is None:
@@ -220,6 +241,13 @@ def list_place(where: Path) -> tuple[str, int | str] | None:
     return "/".join(map(str, where[:-1])), last
 
 
+@functools.lru_cache(maxsize=256)
+def _is_left_out(name: str, kind: str, *, columns: bool) -> bool:
+    """Whether a list is no metric: it counts steps of this kind, tells the time, or is pandas' index."""
+    return _axis_kind(name) == kind or is_clock(name) or (name == "index" and columns)
+
+
+@functools.lru_cache(maxsize=256)
 def _axis_kind(name: str) -> str:
     plain = normal(name)
     return (

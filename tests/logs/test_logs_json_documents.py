@@ -112,3 +112,20 @@ def test_a_configuration_is_no_history(tmp_path):
     assert (
         detect_log(written(tmp_path, json.dumps({"fix": "x", "first": {"loss": 1.0, "epochs": 3}}, indent=1))) is None
     )
+
+
+def test_a_document_of_more_values_than_are_read_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr("ckptdoctor.logs.history.MAX_LEAVES", 50)
+    path = tmp_path / "history.json"
+    path.write_text(json.dumps({"loss": [1.0] * 80}))
+    log = read_log(str(path))
+    assert 50 == log.series[0].count
+    assert any("more than 50 values" in note for note in log.notes)
+
+
+@pytest.mark.parametrize("name", ['"epoch"', '"Epoch "', '" GLOBAL_STEP"'])
+def test_the_list_that_counts_is_found_however_it_is_spelled(tmp_path, name):
+    path = tmp_path / "history.json"
+    path.write_text(f'{{"loss": [3.0, 2.0, 1.0], {name}: [10, 20, 30]}}')
+    (loss,) = read_log(str(path)).series
+    assert (10.0, 20.0, 30.0) == loss.steps
