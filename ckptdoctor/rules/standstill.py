@@ -67,7 +67,7 @@ class Standstill:
 
     Attributes:
         kind: `constant_output`, `no_better_than_constant`, `worse_than_constant`, `chance` (nothing predicts these
-            targets), `fails_an_easy_task`.
+            targets), `fails_an_easy_task`, `held_back` (one change learns nearly all), `crawls`.
         message: one sentence with the numbers. measured, threshold, unit: the number that was judged.
         sure: 0 to 1, how much of the question the evidence covers.
     """
@@ -293,6 +293,8 @@ def _by_log(evidence: Evidence) -> Standstill | None:
     ratio, certain = curve.ratio, curve.certain
     if _validated(evidence, curve):
         return None
+    if certain and (slow := _crawls_far_below(evidence, curve)) is not None:
+        return slow
     if _heavy_tailed(evidence) and ratio < 1 / NO_BETTER:
         return None
     if certain and ratio > FAR_FROM_EASY and curve.fall < 2 * MOVING:
@@ -318,11 +320,27 @@ def _validated(evidence: Evidence, curve: _Curve) -> bool:
     return median(held.values[-max(len(held.values) // 2, 1) :]) < VALIDATED * curve.constant
 
 
+def _crawls_far_below(evidence: Evidence, curve: _Curve) -> Standstill | None:
+    """Falling, but so slowly that no kernel left its place, and far above what simple models reach."""
+    measured = evidence.batches.association if isinstance(evidence.batches, Batches) else None
+    moved = _moved(evidence)
+    if not isinstance(measured, Association) or measured.rows < MIN_ROWS or not moved or epochs(evidence) < LONG:
+        return None
+    if max(moved) >= IN_PLACE or measured.score - (1 - curve.ratio) <= FAR_BELOW or curve.fall > 2 * MOVING:
+        return None
+    text = f"{curve.text} Simple models explain {measured.score:.0%} of the same targets, and no kernel went further than {max(moved):.1g} of its size."
+    return Standstill("crawls", text, max(moved), IN_PLACE, "distance ÷ first size", 0.8)
+
+
+def _moved(evidence: Evidence) -> list[float]:
+    went = evidence.timeline.displacement if isinstance(evidence.timeline, Timeline) else ()
+    return [d.distance / d.size for d in went if d.size > 0 and "bias" not in d.variable]
+
+
 def _crawls(evidence: Evidence) -> Standstill | None:
     """Under a loss whose constant is not known: it hardly fell in the whole run, and no kernel left its place."""
     series = training_loss(evidence)
-    went = evidence.timeline.displacement if isinstance(evidence.timeline, Timeline) else ()
-    moved = [d.distance / d.size for d in went if d.size > 0 and "bias" not in d.variable]
+    moved = _moved(evidence)
     values = [v for v in series.values if math.isfinite(v)] if series is not None and series.axis == "epoch" else []
     if len(values) < MIN_EPOCHS or series is None or series.nonfinite or not moved or not 0 < max(moved) < IN_PLACE:
         return None

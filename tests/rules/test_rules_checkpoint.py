@@ -66,6 +66,10 @@ def maps(activation: str):
     )
 
 
+def accumulating(steps: int):
+    return spec(optimizer=optimizer(config={"gradient_accumulation_steps": steps}))
+
+
 def standing(**parts):
     """A finite run whose loss stays at that of an even guess over ten classes."""
     head = layer("out", units=10, activation="softmax")
@@ -382,6 +386,20 @@ ROWS = [
         lambda: evidence(optimizer=state(untouched_slots=True), spec=deep(2, "tanh", loss=loss("sign", custom=True))),
         lambda: evidence(optimizer=state(untouched_slots=True, iterations=3), spec=deep(2, "tanh")),
         cause=Cause.LOSS_FUNCTION,
+    ),
+    Row(
+        "CKD135",  # gradient_accumulation_steps was given the wanted batch size
+        lambda: evidence(optimizer=state(untouched_slots=True, iterations=196), spec=accumulating(256)),
+        lambda: evidence(optimizer=state(untouched_slots=True, iterations=196), spec=accumulating(8)),
+        cause=Cause.OPTIMIZER,
+        says="over 256 steps",
+    ),
+    Row(
+        "CKD119",  # word vectors of which none was found
+        lambda: evidence(census=census(tensor("words/embeddings", rms=0.0, trainable=False), iterations=0)),
+        lambda: evidence(census=census(tensor("words/embeddings", rms=0.05, trainable=False), iterations=0)),
+        cause=Cause.INITIALIZATION,
+        says="words/embeddings held zeros only, and it is frozen",
     ),
     Row(
         "CKD111",

@@ -186,6 +186,9 @@ def crawling(moved: float):
     )
 
 
+SLOW_FALL = log(series(values=tuple(2.2 - 0.041 * n for n in range(10))))
+
+
 def half_spec():
     return spec(
         layer("h", dtype_policy="mixed_float16"),
@@ -826,6 +829,41 @@ ROWS = [
         lambda: stuck(timeline=timeline(displacement=went(*(0.001,) * 12)), spec=DESCENT),
         lambda: stuck(timeline=timeline(displacement=went(*(0.1,) * 12)), spec=DESCENT),
         cause=Cause.VANISHING_GRADIENTS,
+    ),
+    Row(
+        "CKD409",  # whole numbers, divided in place
+        lambda: stuck(batches=batches(array(min=0.0, max=0.0, mean=0.0, std=0.0), classes())),
+        lambda: evidence(batches=batches(array(min=0.0, max=1.0, mean=0.1, std=0.2), classes())),
+        cause=Cause.DATA_SCALE,
+    ),
+    Row(
+        "CKD406",  # masks divided by 255 with the pictures
+        lambda: evidence(
+            spec=BINARY, batches=batches(y=array("y", "target", min=0.0, max=1 / 255, mean=0.001, std=0.001))
+        ),
+        lambda: evidence(spec=BINARY, batches=batches(y=array("y", "target", min=0.0, max=1.0, mean=0.2, std=0.4))),
+        cause=Cause.LABELS,
+        severity=Severity.ERROR,
+        says="one 255th",
+    ),
+    Row(
+        "CKD503",  # nothing moved under the own loss, and all is learned under another
+        lambda: evidence(
+            optimizer=state(untouched_slots=True),
+            replay=replay(custom_loss="overlap", baseline=Baseline("first", None, 9, False, after=Skill(0.9))),
+        ),
+        lambda: evidence(
+            optimizer=state(),
+            replay=replay(custom_loss="overlap", baseline=Baseline("first", None, 9, False, after=Skill(0.9))),
+        ),
+        cause=Cause.LOSS_FUNCTION,
+    ),
+    Row(
+        "CKD601",  # falls, but no kernel leaves its place while simple models learn all
+        lambda: stuck(logs=SLOW_FALL, batches=EASY_ROWS, timeline=timeline(displacement=went(0.004, 0.003))),
+        lambda: stuck(logs=SLOW_FALL, batches=EASY_ROWS, timeline=timeline(displacement=went(0.4, 0.3))),
+        severity=Severity.ERROR,
+        says="no kernel went further than 0.004 of its size",
     ),
     Row(
         "CKD516",

@@ -52,7 +52,10 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
                 message=f"All recorded {what} {array.name} have the value {array.min}.",
                 measured=0.0,
                 unit="standard deviation",
-                votes=votes((cause, 4.0 if proved else 2.5 if stuck else 0.5, f"{what} do not vary")),
+                votes=votes(
+                    (cause, _weight(array.kind, proved=proved, stuck=stuck), f"{what} do not vary"),
+                    (Cause.ACTIVATION, -1.0 if stuck and array.kind == "input" else 0.0, "dead units follow from it"),
+                ),
             )
         elif array.kind == "input" and array.constant_features:
             yield Finding(
@@ -62,6 +65,13 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
                 measured=float(len(array.constant_features)),
                 unit="constant features",
             )
+
+
+def _weight(kind: str, *, proved: bool, stuck: bool) -> float:
+    """From inputs that are one number nothing whatever can be learned; a batch may be of one class by chance."""
+    if kind == "input":
+        return 6.0 if stuck else 0.5
+    return 4.0 if proved else 2.5 if stuck else 0.5
 
 
 def _learnt(evidence: Evidence, *, integral: bool) -> bool:

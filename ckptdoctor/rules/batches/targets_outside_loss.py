@@ -9,6 +9,9 @@ from ckptdoctor.rules.parts import maybe_spec, spec_of, votes
 from ckptdoctor.rules.registry import Limits, rule
 from ckptdoctor.rules.symptoms import BINARY, head, main_loss, targets
 
+TINY = 0.02
+"""Largest target of a binary cross-entropy below which no row is said to be of the class (hand-chosen)."""
+
 
 @rule(
     code="CKD406",
@@ -68,6 +71,14 @@ def _judge(loss: LossSpec, array: ArrayStats) -> tuple[str, Severity, tuple[Vote
                 (Cause.LABELS, 4.5 if ids else 5.2, reason),
                 (Cause.ACTIVATION, 0.5, reason),
             ),
+        )
+    if loss.name in BINARY and low >= 0 and 0 < high < TINY:
+        reason = "targets that were 0 and 1 were scaled like the inputs"
+        bytes_of_one = abs(255 * high - 1) < 0.01
+        return (
+            f"{span}{', one 255th' if bytes_of_one else ''}: under {loss.name} the answer they ask for is 0 everywhere.",
+            Severity.ERROR if bytes_of_one else Severity.WARNING,
+            votes((Cause.LABELS, 5.0 if bytes_of_one else 2.0, reason), (Cause.DATA_SCALE, 1.5, reason)),
         )
     if loss.name == "categorical_crossentropy" and outside:
         reason = "rows are no distributions over classes"

@@ -74,6 +74,7 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     census = initial_census(evidence)
     if census is None:
         return
+    yield from _empty_table(census, evidence)
     judged = [
         t
         for t in census.of_role(Role.WEIGHT)
@@ -94,6 +95,29 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         bias = t.info.variable == "bias" and len(t.info.shape) == 1 and abs(t.mean or 0.0) > limits["bias"]
         if embedding or bias:
             yield _other(t, limits["embedding" if embedding else "bias"])
+            return
+
+
+def _empty_table(census: Census, evidence: Evidence) -> Iterator[Finding]:
+    """An embedding that holds zeros only: whatever is looked up, the layers behind it are given nothing."""
+    for t in census.of_role(Role.WEIGHT):
+        if "embedding" in t.info.variable and t.rms == 0 and len(t.info.shape) == 2 and not went_nonfinite(evidence):
+            frozen = t.info.trainable is False
+            yield Finding(
+                rule="CKD119",
+                severity=Severity.WARNING,
+                message=f"Before training, {t.info.label} held zeros only{', and it is frozen' if frozen else ''}.",
+                layer=t.info.layer,
+                variable=t.info.variable,
+                step=0,
+                measured=0.0,
+                unit="rms",
+                votes=votes(
+                    (Cause.INITIALIZATION, 5.0 if frozen else 2.0, "every row looks the same to the layers behind it"),
+                    (Cause.ACTIVATION, -1.0, "dead units follow from it"),
+                ),
+                data={"locates": True},
+            )
             return
 
 

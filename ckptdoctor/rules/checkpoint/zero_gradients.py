@@ -45,6 +45,10 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     optimizer = optimizer_spec_of(spec)
     scaled = optimizer is not None and optimizer.loss_scaled
     dying = units_can_die(spec)
+    wanted = optimizer.config.get("gradient_accumulation_steps") if optimizer is not None else None
+    if isinstance(wanted, int) and wanted > (state.iterations or 0):
+        yield _never_enough(wanted, state.iterations or 0)
+        return
     yield Finding(
         rule="CKD135",
         severity=Severity.ERROR,
@@ -62,6 +66,20 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
                 "a loss may not depend on the weights",
             ),
         ),
+    )
+
+
+def _never_enough(wanted: int, taken: int) -> Finding:
+    why = f"an update comes every {wanted} steps, and {taken} were taken"
+    return Finding(
+        rule="CKD135",
+        severity=Severity.ERROR,
+        message=f"The optimizer adds up gradients over {wanted} steps before it changes a weight, and only {taken:,} were taken: no update was ever made.",
+        measured=float(taken),
+        threshold=float(wanted),
+        unit="optimizer steps",
+        votes=votes((Cause.OPTIMIZER, 6.0, why), (Cause.LEARNING_RATE, 0.5, why)),
+        data={"confirms": Cause.OPTIMIZER.value},
     )
 
 

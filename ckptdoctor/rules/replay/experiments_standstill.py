@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ckptdoctor.model import Cause, Evidence, Finding, Replay, ReplayStatus, Severity
+from ckptdoctor.model import Cause, Evidence, Finding, OptimizerState, Replay, ReplayStatus, Severity
 from ckptdoctor.rules.parts import replay_of, votes
 from ckptdoctor.rules.registry import Limits, rule
 from ckptdoctor.rules.replay.outcomes import Outcome, Pattern, outcome
@@ -52,7 +52,10 @@ WEIGHTS: dict[str, tuple[Cause, float]] = {
 )
 def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     replay = replay_of(evidence)
-    if replay.status is ReplayStatus.REPRODUCED or not replay.experiments or standstill(evidence) is None:
+    unmoved = isinstance(evidence.optimizer, OptimizerState) and evidence.optimizer.untouched_slots
+    if replay.status is ReplayStatus.REPRODUCED or (standstill(evidence) is None and not unmoved):
+        return
+    if not replay.experiments and not (unmoved and replay.custom_loss):
         return
     if replay.custom_loss and _learns_unchanged(replay):
         yield _loss_was_it(replay.custom_loss)
@@ -118,6 +121,7 @@ def _loss_was_it(name: str) -> Finding:
             (Cause.LOSS_FUNCTION, 3.0, f"only {name} was changed"),
             (Cause.LABELS, -1.0, "the same targets can be learned"),
             (Cause.ARCHITECTURE, -1.0, "the same model can learn"),
+            (Cause.ACTIVATION, -1.5, "the same model can learn"),
         ),
         data={"confirms": Cause.LOSS_FUNCTION.value},
     )
