@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,6 +56,9 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--only", action="append", default=[], metavar="PATTERN", help="cases whose name matches; may be repeated"
+    )
+    parser.add_argument(
+        "--make", action="store_true", help="make the runs of the case book that are not there, before counting"
     )
     parser.add_argument("--jobs", type=int, default=1, help="inspections at a time (default 1)")
     parser.add_argument(
@@ -111,9 +115,19 @@ def judged(answer: Answer) -> CaseScore:
     )
 
 
+def make_missing(options: argparse.Namespace) -> None:
+    """Train what the case book lacks, in a process of its own; what it prints goes to standard error."""
+    (out,) = options.cases if len(options.cases) == 1 else (DEFAULT_CASES,)
+    command = [sys.executable, "-m", "fixtures.casebook", "--missing", "--out", str(out), "--jobs", str(options.jobs)]
+    names = [word for pattern in options.only for word in ("--only", pattern)]
+    subprocess.run([*command, *names], stdout=sys.stderr, check=False)
+
+
 def main(given: Sequence[str] | None = None) -> int:
     """Returns 0, 1 where a metamorphic check fails, 2 where there are no cases."""
     options = arguments(given)
+    if options.make:
+        make_missing(options)
     try:
         cases = find_cases(options.cases, half=options.half, only=options.only)
     except FileNotFoundError as error:

@@ -2,6 +2,9 @@
 
 from dataclasses import replace
 
+import pytest
+
+from tests.evaluation.__main__ import main
 from tests.evaluation.scoring import CaseScore
 from tests.evaluation.tables import case_line, markdown_report, replay_report, text_report, with_section
 
@@ -54,3 +57,23 @@ def test_a_section_is_replaced_and_the_rest_of_the_page_stays():
     changed = with_section(page, "case book", "new\n")
     assert changed == "# Title\n\n<!-- begin case book -->\nnew\n<!-- end case book -->\n\nafter\n"
     assert with_section(changed, "other", "more\n").startswith(changed)
+
+
+@pytest.mark.replay
+@pytest.mark.timeout(300)
+def test_one_command_makes_the_case_book_and_the_table(tmp_path):
+    runs, page = tmp_path / "runs", tmp_path / "page.md"
+    words = [
+        str(runs),
+        "--make",
+        "--only",
+        "lr_tiny_dense",
+        "--no-replay",
+        "--title",
+        "One case",
+        "--markdown",
+        str(page),
+    ]
+    assert main(words) == 0
+    assert {"lr_tiny_dense", "lr_tiny_dense__fixed"} == {p.name for p in runs.iterdir() if not p.name.startswith(".")}
+    assert "2 runs: 1 faulty, 1 healthy." in page.read_text()
