@@ -67,7 +67,7 @@ def test_one_command_makes_the_case_book_and_the_table(tmp_path):
         str(runs),
         "--make",
         "--only",
-        "lr_tiny_dense",
+        "lr_tiny_dense*",
         "--no-replay",
         "--title",
         "One case",
