@@ -36,7 +36,7 @@ from ckptdoctor.rules.symptoms import (
 MIN_STEPS = 40  # optimizer steps; hand-chosen, about an epoch of a small set
 NO_BETTER = 0.97  # of the constant's loss; hand-chosen: 3 % is within the noise of an epoch's mean
 MOVING = 0.05  # relative fall of the loss over the last half that counts as being on its way; hand-chosen
-BY_HEART = 0.2  # score on trained rows that a small model reaches on targets nothing predicts; measured
+BY_HEART = 0.2  # score on trained rows that a small model may reach on targets nothing predicts; hand-chosen
 NEAR_CONSTANT = 0.95  # of the constant's loss, as above
 LITTLE_BETTER = 0.88  # of the constant's loss: what a model reaches by learning noise by heart; measured
 EASY = 0.5  # share of the targets that simple models explain, above which the task counts as easy; hand-chosen

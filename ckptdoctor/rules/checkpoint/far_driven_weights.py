@@ -22,7 +22,7 @@ LARGE_START = 3.0  # times He's spread; hand-chosen
     since="0.1.0",
     thresholds={
         "hidden": Threshold(
-            1.0, unit="rms", source="biases of healthy networks of the case book end below 0.5 in hidden layers"
+            1.0, unit="rms", source="measured: 4 of 360 healthy runs of the case book end above it, and those learn"
         ),
         "outputs": Threshold(
             10.0, unit="rms", source="hand-chosen: an output's bias is the mean of what it has to say, and may be large"
