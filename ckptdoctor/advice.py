@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+import math
+
 from ckptdoctor.causes import CAUSE_DOCS
 from ckptdoctor.model import Batches, Cause, Evidence, Experiment, Fix, ModelSpec, OptimizerSpec, Replay
+from ckptdoctor.rules.courses import rise, training_loss
 from ckptdoctor.rules.parts import maybe_spec, optimizer_spec_of
-from ckptdoctor.rules.symptoms import head, learning_rate, main_loss, optimizer_class
+from ckptdoctor.rules.symptoms import head, learning_rate, main_loss, optimizer_class, went_nonfinite
+
+USUAL_RATES: dict[str, float] = {
+    "SGD": 1e-2,
+    "Adam": 1e-3,
+    "AdamW": 1e-3,
+    "Nadam": 1e-3,
+    "Adamax": 1e-3,
+    "RMSprop": 1e-3,
+    "Lion": 1e-4,
+    "Adagrad": 1e-2,
+    "Adadelta": 1.0,
+    "Ftrl": 1e-2,
+}
+"""Rates to begin with: Keras' defaults, but for Lion a tenth of Adam's and for Adagrad and Adadelta those of their papers."""
 
 WATCH: dict[Cause, str] = {
     Cause.DATA_NONFINITE: "np.isfinite over every batch for one epoch",
@@ -77,17 +94,31 @@ def _derived(cause: Cause, evidence: Evidence) -> tuple[str, str]:
 
 
 def _other_rate(evidence: Evidence) -> tuple[str, str] | None:
+    """Another rate: the optimizer's usual one where this one is far from it, else a step of ten in the direction that the run's
+    course asks for (down where it failed or got worse, up where it crawled)."""
     rate = learning_rate(evidence)
-    if rate is None or not rate > 0:
+    if rate is None or not math.isfinite(rate) or rate <= 0:
         return None
-    from ckptdoctor.rules.symptoms import went_nonfinite
-
-    better = rate / 100 if went_nonfinite(evidence) else rate * 100
+    usual = USUAL_RATES.get(optimizer_class(evidence) or "", 1e-3)
+    spec = optimizer_spec_of(maybe_spec(evidence))
+    if spec is not None and spec.momentum and 0 < spec.momentum < 1 and optimizer_class(evidence) == "SGD":
+        usual *= 1 - spec.momentum
+    if rate >= 10 * usual or (rate <= usual / 10 and not went_nonfinite(evidence)):
+        better = usual
+    else:
+        better = rate / 10 if _went_too_far(evidence) else rate * 10
     direction = "smaller" if better < rate else "larger"
     return (
         f"Try a {direction} learning rate: {better:g} instead of {rate:g}, then move by factors of three.",
         _optimizer_code(evidence, f"learning_rate={better:g}"),
     )
+
+
+def _went_too_far(evidence: Evidence) -> bool:
+    """The run failed, or its loss ended above where it began."""
+    loss = training_loss(evidence)
+    risen = rise(loss) if loss is not None else None
+    return went_nonfinite(evidence) or (risen is not None and risen > 0)
 
 
 def _optimizer_code(evidence: Evidence, argument: str) -> str:

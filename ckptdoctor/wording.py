@@ -22,6 +22,7 @@ from ckptdoctor.model import (
     Timeline,
     Verdict,
 )
+from ckptdoctor.resume import where_to_resume
 
 
 def verdict_words(
@@ -41,7 +42,8 @@ def verdict_words(
     if cause is Cause.UNKNOWN:
         return Verdict(status, cause, grade, confidence, _unknown(findings), _deciding(causes, evidence))
     headline = f"{CAUSE_DOCS[cause].title}: {_strongest(cause, findings)}"
-    return Verdict(status, cause, grade, confidence, headline, _next_step(causes[0], evidence))
+    step = _next_step(causes[0], evidence, findings)
+    return Verdict(status, cause, grade, confidence, headline, step)
 
 
 def _strongest(cause: Cause, findings: Sequence[Finding]) -> str:
@@ -74,18 +76,9 @@ def _deciding(causes: Sequence[RankedCause], evidence: Evidence) -> str:
     return CAUSE_DOCS[Cause.UNKNOWN].how_to_fix
 
 
-def _next_step(best: RankedCause, evidence: Evidence) -> str:
-    return f"{best.fix.text} {_resume(evidence)}".rstrip()
-
-
-def _resume(evidence: Evidence) -> str:
-    """Where to go on from, as a sentence; empty where no checkpoint is sound."""
-    timeline = evidence.timeline
-    if not isinstance(timeline, Timeline) or timeline.resume_from is None:
-        return ""
-    point = timeline.points[timeline.resume_from]
-    untrained = isinstance(point.census, Census) and point.census.iterations == 0
-    return f"{'Start again' if untrained else 'Continue'} from {os.path.basename(point.path)}."
+def _next_step(best: RankedCause, evidence: Evidence, findings: Sequence[Finding]) -> str:
+    resume = where_to_resume(evidence, findings)
+    return f"{best.fix.text} {resume.sentence if resume is not None else ''}".rstrip()
 
 
 def _healthy(evidence: Evidence) -> str:
@@ -120,7 +113,10 @@ def _unreadable(evidence: Evidence) -> str:
 
 
 def _unreadable_step(evidence: Evidence) -> str:
-    return _resume(evidence) or "Inspect the checkpoint saved before it."
+    resume = where_to_resume(evidence, ())
+    if resume is None or resume.path is None:
+        return "Inspect the checkpoint saved before it."
+    return resume.sentence
 
 
 def _and(words: Sequence[str]) -> str:

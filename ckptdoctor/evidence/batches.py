@@ -24,6 +24,7 @@ CHUNK = 1 << 22
 MAX_FEATURES = 512
 MAX_CLASSES = 1000
 MAX_HASHES = 1 << 20
+MAX_PADDED_ROWS = 512
 MEDIAN_ROWS = 4096
 """Rows from which median and MAD of a feature are taken, evenly spaced."""
 _ASSOCIATION_BYTES = 1 << 24
@@ -89,6 +90,7 @@ class _Tally:
     rows: int = 0
     hashes: list[NDArray[np.uint64]] = field(default_factory=list)
     features: Features | None = None
+    padding: list[float] = field(default_factory=list)
 
 
 def _measure(recorded: RecordedBatches, kind: str, n: int, name: str) -> ArrayStats:
@@ -181,6 +183,8 @@ def _count(
         tally.sums_to_one = bool((np.abs(sums - 1.0) <= 1e-3).all())
     if sum(map(len, tally.hashes)) + len(rows) <= MAX_HASHES:
         tally.hashes.append(_row_hashes(rows))
+    if kind == "input" and rows.ndim in (2, 3) and rows.shape[1] > 1 and len(tally.padding) < MAX_PADDED_ROWS:
+        tally.padding += _trailing_zeros(floats[: MAX_PADDED_ROWS - len(tally.padding)])
 
 
 def _count_bad(
@@ -222,6 +226,15 @@ def _classes(tally: _Tally, values: Floats) -> None:
         tally.classes = None
 
 
+def _trailing_zeros(rows: Floats) -> list[float]:
+    """Share of the steps at the end of each row, shape (rows, steps[, features]), that are zero throughout."""
+    empty = rows == 0 if rows.ndim == 2 else (rows == 0).all(axis=2)
+    steps = empty.shape[1]
+    filled = ~empty[:, ::-1]
+    run = np.where(filled.any(axis=1), filled.argmax(axis=1), steps)
+    return [float(n) / steps for n in run]
+
+
 def _row_hashes(rows: NDArray[Any]) -> NDArray[np.uint64]:
     """A 64-bit hash of each row: multiplied by fixed odd random numbers and summed modulo 2**64, per 64-bit word."""
     raw = np.ascontiguousarray(rows).view(np.uint8).reshape(len(rows), -1)
@@ -259,6 +272,7 @@ def _finish(tally: _Tally, name: str, kind: str, shape: tuple[int, ...], dtype: 
         constant_features=features.constant() if features is not None and tally.rows > 1 else (),
         duplicate_rows=len(hashes) - len(np.unique(hashes)),
         row_sums_to_one=kind == "target" and len(shape) > 1 and shape[-1] > 1 and tally.sums_to_one and tally.rows > 0,
+        padding=float(np.median(tally.padding)) if tally.padding else None,
         sampled=sampled,
     )
 

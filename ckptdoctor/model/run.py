@@ -236,6 +236,8 @@ class ArrayStats:
         constant_features: indices of features with one value throughout, at most 256.
         duplicate_rows: rows that stand more than once (by hash).
         row_sums_to_one: for targets with a last axis > 1: all rows sum to 1 within 1e-3 (one-hot or soft).
+        padding: of inputs with a time axis, (rows, steps) or (rows, steps, features): the share of steps at the end of a row
+            that are zero throughout, median over rows; None for other arrays.
         sampled: True where the array was too large to read whole.
     """
 
@@ -259,6 +261,7 @@ class ArrayStats:
     constant_features: tuple[int, ...] = ()
     duplicate_rows: int = 0
     row_sums_to_one: bool = False
+    padding: float | None = None
     sampled: bool = False
 
     @property

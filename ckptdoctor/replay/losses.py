@@ -182,6 +182,8 @@ def masked_targets(dialect: Dialect, loss: Any) -> Any:
         def call(self, y_true: Any, y_pred: Any) -> Any:
             y_pred = tf.convert_to_tensor(y_pred)
             known = tf.cast(y_true, y_pred.dtype)
+            if not known.shape.is_compatible_with(y_pred.shape):  # class ids, or targets of another kind
+                return loss.call(y_true, y_pred)
             return loss.call(tf.where(tf.math.is_finite(known), known, tf.stop_gradient(y_pred)), y_pred)
 
     return Masked(name=loss.name)

@@ -1,13 +1,15 @@
 """Experiments with the structure: one layer that may throw the signal away is opened, and the model is rebuilt with it.
 
 Tried on runs that stay finite and do not learn. What is opened: pooling that forgets where something was, dropout and
-penalties far above the usual, a hidden layer with hardly any units, layers that are frozen.
+penalties far above the usual, a hidden layer with hardly any units, layers that are frozen, padding that is not masked.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import Any
+
+import numpy as np
 
 from ckptdoctor.model import Cause
 from ckptdoctor.replay import surgery
@@ -30,6 +32,7 @@ WIDE_POOL = 4  # cells a side: 2 or 3 are usual, from 4 on most places are forgo
 MUCH_DROPOUT, USUAL_DROPOUT = 0.7, 0.2  # share of the input; published nets stay at or below 0.5
 STRONG_PENALTY = 0.01  # l1, l2: Keras' own default of 0.01 is already strong, usual ones are 1e-5 to 1e-3
 NARROW, WIDER = 2, 16  # units
+RECURRENT = frozenset({"SimpleRNN", "LSTM", "GRU", "Bidirectional"})
 MAX_FLAT = 65_536  # features behind the flattening
 MAX_TRIALS = 3
 _REGULARISERS = ("kernel_regularizer", "bias_regularizer", "activity_regularizer", "recurrent_regularizer")
@@ -47,6 +50,7 @@ def structure(at: Situation) -> list[Trial]:
                 continue
             found += kind(at, layer)
     found += _frozen(at)
+    found += _unmasked(at)
     for trial in found[MAX_TRIALS:]:
         at.skipped.append((trial.change, f"{MAX_TRIALS} layers were opened already"))
     return found[:MAX_TRIALS]
@@ -129,6 +133,32 @@ def _narrow(at: Situation, layer: NamedLayer) -> Iterator[Trial]:
             f"units={WIDER}  # in layer {layer.name!r}",
             lambda entry: entry["config"].update(units=WIDER),
         )
+
+
+def _unmasked(at: Situation) -> Iterator[Trial]:
+    """Zeros behind the words of an embedding that a recurrence reads unmasked: masked."""
+    layers = at.step.owners.layers
+    read = any(layer.class_name in RECURRENT for layer in layers)
+    for layer in layers:
+        if layer.class_name != "Embedding" or not read or layer.layer.mask_zero or "/" in layer.name:
+            continue
+        if not any(_ends_in_padding(values) for values in at.batches[0].inputs):
+            continue
+        yield _trial(
+            at,
+            "padding",
+            layer.name,
+            f"padding masked by {layer.name}",
+            f"mask_zero=True  # in layer {layer.name!r}; token 0 must be padding only",
+            lambda entry: entry["config"].update(mask_zero=True),
+        )
+        return
+
+
+def _ends_in_padding(values: np.ndarray[Any, Any]) -> bool:
+    """Rows of tokens, shape (rows, steps), whose last third is usually zero."""
+    tail = values[:, -(values.shape[1] // 3 or 1) :] if values.ndim == 2 and values.shape[1] > 2 else None
+    return tail is not None and float((tail == 0).all(axis=1).mean()) >= 0.5
 
 
 def _pooled(at: Situation, layer: NamedLayer) -> Iterator[Trial]:

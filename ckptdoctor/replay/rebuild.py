@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from ckptdoctor.model import LeftOut, ReplayStatus
 from ckptdoctor.replay.allowlist import REMOVABLE, config_problems
 from ckptdoctor.replay.batches import Recording, arrange, check_shapes
@@ -112,7 +114,7 @@ def rebuild(request: ReplayRequest, dialect: Dialect, recording: Recording) -> R
         _build_on(model, recording)
     recording = fitted(model, recording)
     plan = loss_plan(dialect, model, request.compile_config, known, recording)
-    if plan.substituted and not request.failed:
+    if plan.substituted and not request.failed and _targets_with_gaps(recording):
         # Targets that are NaN did no harm under the run's own loss: it leaves them out, and so must its substitute.
         plan = replace(plan, losses=tuple(masked_targets(dialect, one) for one in plan.losses))
     plan, labels = _with_gpu_labels(dialect, model, plan, recording)
@@ -274,6 +276,10 @@ def loss_plan(
     return LossPlan(
         tuple(substitutes), None, tuple(snake(str(one.name)) for one in substitutes), "substituted", custom=made
     )
+
+
+def _targets_with_gaps(recording: Recording) -> bool:
+    return not all(bool(np.isfinite(t).all()) for b in recording.batches for t in b.targets if t.dtype.kind == "f")
 
 
 def _is_known(loss: Any, known: Mapping[str, Any]) -> bool:

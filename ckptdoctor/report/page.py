@@ -15,6 +15,7 @@ from ckptdoctor.report.charts.lines import LineChart
 from ckptdoctor.report.document.run import main_log
 from ckptdoctor.report.document.tensors import census_of, layers_of, parameters
 from ckptdoctor.report.recording import recorded
+from ckptdoctor.resume import Resume
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ class Page:
     fix_code: str
     fix_tested: bool
     fix_watch: str
-    resume: story.Resume | None
+    resume: Resume | None
     how_known: str
     patterns: tuple[Pattern, ...]
     graph: graph.Graph | None

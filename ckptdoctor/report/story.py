@@ -27,6 +27,7 @@ from ckptdoctor.model import (
 )
 from ckptdoctor.report import numbers
 from ckptdoctor.report.recording import repeated, training_versions
+from ckptdoctor.resume import Resume, where_to_resume
 
 GRADE_WORDS: dict[Grade, str] = {
     Grade.CONFIRMED: "reproduced or observed directly",
@@ -116,23 +117,14 @@ def point_name(point: TimelinePoint) -> str:
     return f"{name} (step {point.step:,})" if point.step is not None else name
 
 
-@dataclass(frozen=True, slots=True)
-class Resume:
-    """From where to continue. `path` is None where no checkpoint is safe; the reason says why either way."""
-
-    path: str | None
-    reason: str
-
-
 def resume(report: Report) -> Resume | None:
     """From where to continue training, for a failed run of several checkpoints."""
-    timeline = report.evidence.timeline
-    if isinstance(timeline, Missing) or report.verdict.status is not Status.SICK:
+    if report.verdict.status is not Status.SICK:
         return None
-    if timeline.resume_from is None:
-        return Resume(None, timeline.resume_reason)
-    path = timeline.points[timeline.resume_from].path
-    return Resume(path, timeline.resume_reason.removeprefix(f"{last_part(path)}: "))
+    found = where_to_resume(report.evidence, report.findings)
+    if found is None or found.path is None:
+        return found
+    return Resume(found.path, found.reason.removeprefix(f"{last_part(found.path)}: "), found.untrained)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ sys.path.append(str(Path(__file__).parent.parent / "rules"))
 
 from making import array, batches, census, evidence, log, point, replay, series, spec, state, tensor, timeline
 
+from ckptdoctor.advice import advise
 from ckptdoctor.diagnosis import PRIORS, conclude, softmax
 from ckptdoctor.model import (
     FAULTS,
@@ -33,6 +34,7 @@ from ckptdoctor.model import (
     Status,
     Vote,
 )
+from ckptdoctor.resume import where_to_resume
 from ckptdoctor.rules.registry import Outcome, run_rules
 
 BAD = census(tensor(nan=5))
@@ -41,8 +43,8 @@ BAD = census(tensor(nan=5))
 def finding(
     cause: Cause = Cause.LABELS, weight: float = 3.0, severity: Severity = Severity.ERROR, **changes
 ) -> Finding:
-    fields = {"id": "CKD101-1", "votes": (Vote(cause, weight, "because"),)}
-    return Finding("CKD101", severity, "something is wrong", **(fields | changes))
+    fields = {"rule": "CKD101", "id": "CKD101-1", "votes": (Vote(cause, weight, "because"),)}
+    return Finding(severity=severity, message="something is wrong", **(fields | changes))
 
 
 def outcome(*findings: Finding) -> Outcome:
@@ -167,6 +169,33 @@ def test_a_tested_fix_is_the_advice_with_its_code_and_where_to_resume():
     best = diagnosis.causes[0]
     assert (Cause.LEARNING_RATE, True, "SGD(0.01)") == (best.cause, best.fix.tested, best.fix.code)
     assert "Start again from epoch_000.keras." in diagnosis.verdict.next_step
+
+
+def test_a_finite_run_that_never_learned_starts_again_from_new_weights():
+    given_evidence = evidence(census=census(), timeline=timeline(point(0), point(5)))
+    stuck = finding(rule="CKD601")
+    step = conclude(outcome(stuck), given_evidence).verdict.next_step
+    assert step.endswith("Start again from new weights.")
+    resume = where_to_resume(given_evidence, (stuck,))
+    assert resume is not None and resume.path is None and "did not learn" in resume.reason
+    assert conclude(outcome(finding()), given_evidence).verdict.next_step.endswith("Continue from epoch_005.keras.")
+
+
+@pytest.mark.parametrize(
+    "optimizer, rate, values, advised",
+    [
+        ("Adam", 1.0, (2.3, 2.3, 2.3, 2.3), "0.001"),  # finite but far above the usual: down, not up
+        ("Adam", 1e-6, (2.3, 2.3, 2.3, 2.3), "0.001"),
+        ("Adam", 1e-3, (2.3, 2.2, 2.1, 2.0), "0.01"),
+        ("Adam", 1e-3, (2.3, 2.4, 2.5, 2.6), "0.0001"),
+        ("SGD", 1e-6, (2.3, math.nan), "1e-07"),  # a small rate that failed all the same
+        ("Lion", 1e-3, (2.3, 2.3, 2.3, 2.3), "0.0001"),
+    ],
+)
+def test_another_rate_is_the_usual_one_or_a_step_in_the_direction_the_course_asks_for(optimizer, rate, values, advised):
+    given_evidence = evidence(census=census(), optimizer=state(optimizer, rate), logs=log(series(values=values)))
+    fix = advise(Cause.LEARNING_RATE, given_evidence)
+    assert f": {advised} instead of" in fix.text
 
 
 @pytest.mark.parametrize("part", ["spec", "optimizer", "logs", "batches", "timeline"])

@@ -116,6 +116,18 @@ def test_rows_that_stand_twice(tmp_path):
     assert measured(tmp_path, x=x, y=np.zeros((2, 8))).inputs[0].duplicate_rows == 3
 
 
+def test_zeros_at_the_end_of_rows_are_padding(tmp_path):
+    tokens = np.arange(1, 41).reshape(1, 4, 10)
+    tokens[0, :3, 4:] = 0
+    frames = np.ones((1, 4, 10, 2))
+    frames[0, :, 8:, :] = 0
+    frames[0, :, :, 1] = 0  # one feature alone is no padding
+    batches = measured(tmp_path, x_tokens=tokens, x_frames=frames, y=np.zeros((1, 4)), step=np.array([0]))
+    assert {a.name: a.padding for a in batches.inputs} == {"x_tokens": 0.6, "x_frames": 0.2}
+    assert measured(tmp_path, x=np.zeros((1, 4, 8)), y=np.zeros((1, 4))).inputs[0].padding == 1.0
+    assert measured(tmp_path, x=np.zeros((1, 4, 8, 8, 3)), y=np.zeros((1, 4))).inputs[0].padding is None
+
+
 def test_images_have_no_feature_table_but_name_their_rows(tmp_path):
     x = np.zeros((2, 4, 6, 6, 3), "f4")
     x[1, 3, 2, 2, 1] = np.nan

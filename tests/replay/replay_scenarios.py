@@ -267,6 +267,39 @@ def custom_rmse(keras, rng):
 
 
 @run
+def own_sequence_loss(keras, rng):
+    """A loss of one's own over a sequence of scores and class ids of another length, as for reading aloud."""
+    x = rng.normal(size=(BATCHES, ROWS, 6, 3)).astype("float32")
+    y = rng.integers(1, 4, (BATCHES, ROWS, 4)).astype("int32")
+
+    def reading(y_true, y_pred):
+        known = keras.ops.mean(keras.ops.cast(y_true, "float32"), axis=-1)
+        return keras.ops.square(keras.ops.mean(y_pred, axis=(1, 2)) - known)
+
+    model = keras.Sequential([keras.Input((6, 3)), keras.layers.Dense(5, name="out")])
+    model.compile(keras.optimizers.Adam(1e-2), reading)
+    return model, x, y
+
+
+@run
+def padded_behind(keras, rng):
+    """Three words, then forty steps of padding that nothing masks: the last state knows nothing of the words."""
+    x = np.zeros((BATCHES, ROWS, 60), "int32")
+    x[:, :, :3] = rng.integers(1, 9, (BATCHES, ROWS, 3))
+    y = (x[:, :, 0:1] > 4).astype("float32")
+    model = keras.Sequential(
+        [
+            keras.Input((60,)),
+            keras.layers.Embedding(9, 4, name="words"),
+            keras.layers.LSTM(8, name="reader"),
+            keras.layers.Dense(1, activation="sigmoid", name="out"),
+        ]
+    )
+    model.compile(keras.optimizers.Adam(0.02), "binary_crossentropy")
+    return model, x, y
+
+
+@run
 def two_inputs(keras, rng):
     """Inputs recorded by name, in another order than the model takes them; one row of `right` is NaN."""
     left, right = keras.Input((2,), name="left"), keras.Input((3,), name="right")

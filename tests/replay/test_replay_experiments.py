@@ -97,3 +97,17 @@ def test_pooling_that_forgets_where_is_opened(runs):
     assert Cause.ARCHITECTURE is flattened.cause
     assert "Flatten" in flattened.code
     assert not any(found[key].learns for key in found if key.startswith(("lr", "clip", "optimizer")))
+
+
+def test_padding_that_a_recurrence_reads_last_is_masked(runs):
+    _, found = tried(runs / "padded_behind")
+    masked = found["structure_padding"]
+    assert masked.learns
+    assert "words" == masked.layer
+    assert "mask_zero=True" in masked.code
+
+
+def test_targets_of_another_length_than_the_output_do_not_stop_replay(runs):
+    result, _ = tried(runs / "own_sequence_loss")
+    assert ReplayStatus.NOT_REPRODUCED is result.status
+    assert "reading" == result.custom_loss

@@ -75,6 +75,19 @@ def classes(n: int = 10, **changes):
     )
 
 
+def padded(share: float = 0.8, **embedding):
+    readers = (
+        layer("words", "Embedding", **embedding),
+        layer("reader", "LSTM"),
+        layer("out", units=1, activation="sigmoid"),
+    )
+    return stuck(
+        spec=spec(*readers, loss=loss("binary_crossentropy")),
+        batches=batches(array(shape=(8, 32, 60), padding=share, integral=True), classes(2)),
+        logs=log(series(values=(0.693,) * 8)),
+    )
+
+
 def stuck(**parts):
     fields = {
         "census": census(iterations=400),
@@ -1130,6 +1143,14 @@ ROWS = [
         lambda: evidence(spec=spec(layer("rnn", "LSTM"), layer("out")), batches=batches(array(shape=(8, 32, 60, 2)))),
         severity=Severity.INFO,
     ),
+    Row(
+        "CKD420",  # a mask spares the recurrence the padding
+        lambda: padded(),
+        lambda: padded(config={"mask_zero": True}),
+        cause=Cause.ARCHITECTURE,
+        says="about 48 steps of padding",
+    ),
+    Row("CKD420", lambda: padded(), lambda: padded(share=0.1)),
     Row(
         "CKD514",
         lambda: standing_still(one_element_norms=("norm",)),

@@ -120,11 +120,13 @@ def strip(report: Report, x: Scale | None, axis: str) -> Strip | None:
     places = _places(timeline, axis) if x is not None else [None]
     aligned = x is not None and all(p is not None for p in places)
     last = max(len(timeline.points) - 1, 1)
+    resume = story.resume(report)
+    chosen = resume.path if resume is not None else None
     marks = []
     for n, point in enumerate(timeline.points):
         place = places[n] if aligned else None
         at = x.at(place) if x is not None and place is not None else round(100 * n / last, 1)
-        marks.append(StripMark(at, point.status.value, _mark_title(timeline, n), _tag(timeline, n)))
+        marks.append(StripMark(at, point.status.value, _mark_title(timeline, n), _tag(timeline, n, chosen)))
     return Strip(tuple(marks), aligned, axis if aligned else "in order")
 
 
@@ -138,8 +140,8 @@ def _mark_title(timeline: Timeline, n: int) -> str:
     )
 
 
-def _tag(timeline: Timeline, n: int) -> str:
-    if n == timeline.resume_from:
+def _tag(timeline: Timeline, n: int, chosen: str | None) -> str:
+    if timeline.points[n].path == chosen:
         return "resume here"
     if n == timeline.last_healthy and timeline.first_bad is not None:
         return "last healthy"

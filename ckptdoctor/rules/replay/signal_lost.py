@@ -26,6 +26,7 @@ PLAIN |= {
     "Reshape",
     "Cropping2D",
 }
+RECURRENT = {"SimpleRNN", "LSTM", "GRU"}
 
 
 @rule(
@@ -65,6 +66,9 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
                 continue
             if before is not None and before > 0 and a.row_std < limits["drop"] * before:
                 plain = a.class_name in PLAIN
+                carries = (
+                    a.class_name in RECURRENT
+                )  # its activations are bounded by design: what is lost is lost over time
                 yield Finding(
                     rule="CKD513",
                     severity=Severity.WARNING,
@@ -74,9 +78,13 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
                     threshold=limits["drop"],
                     unit="spread over rows ÷ that before it",
                     votes=votes(
-                        (Cause.ARCHITECTURE, 2.5 if plain else 0.5, f"{a.layer} throws the signal away"),
-                        (Cause.ACTIVATION, 0.0 if plain else 0.8, f"{a.layer} throws the signal away"),
-                        (Cause.VANISHING_GRADIENTS, 0.4, f"{a.layer} passes no gradient"),
+                        (
+                            Cause.ARCHITECTURE,
+                            2.5 if plain else 1.0 if carries else 0.5,
+                            f"{a.layer} throws the signal away",
+                        ),
+                        (Cause.ACTIVATION, 0.0 if plain or carries else 0.8, f"{a.layer} throws the signal away"),
+                        (Cause.VANISHING_GRADIENTS, 1.0 if carries else 0.4, f"{a.layer} passes no gradient"),
                     ),
                     data={"locates": plain, "phase": Phase.FORWARD.value},
                 )
