@@ -177,12 +177,14 @@ def test_a_finite_run_that_never_learned_starts_again_from_new_weights():
     step = conclude(outcome(stuck), given_evidence).verdict.next_step
     assert step.endswith("Start again from new weights.")
     resume = where_to_resume(given_evidence, (stuck,))
-    assert resume is not None and resume.path is None and "did not learn" in resume.reason
+    assert resume is not None
+    assert resume.path is None
+    assert "did not learn" in resume.reason
     assert conclude(outcome(finding()), given_evidence).verdict.next_step.endswith("Continue from epoch_005.keras.")
 
 
 @pytest.mark.parametrize(
-    "optimizer, rate, values, advised",
+    ("optimizer", "rate", "values", "advised"),
     [
         ("Adam", 1.0, (2.3, 2.3, 2.3, 2.3), "0.001"),  # finite but far above the usual: down, not up
         ("Adam", 1e-6, (2.3, 2.3, 2.3, 2.3), "0.001"),
