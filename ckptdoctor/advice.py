@@ -94,8 +94,10 @@ def _derived(cause: Cause, evidence: Evidence) -> tuple[str, str]:
 
 
 def _other_rate(evidence: Evidence) -> tuple[str, str] | None:
-    """Another rate: the optimizer's usual one where this one is far from it, else a step of ten in the direction that the run's
-    course asks for (down where it failed or got worse, up where it crawled).
+    """Another rate, and the line to write.
+
+    The optimizer's usual one where this one is far from it; else a step of ten in the direction that the run's course asks
+    for: down where it failed or got worse, up where it crawled.
     """
     rate = learning_rate(evidence)
     if rate is None or not math.isfinite(rate) or rate <= 0:
