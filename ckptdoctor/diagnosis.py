@@ -24,7 +24,7 @@ from ckptdoctor.model import (
 )
 from ckptdoctor.origin import locate
 from ckptdoctor.rules.registry import Outcome
-from ckptdoctor.wording import verdict_words
+from ckptdoctor.wording import unjudged_loss, verdict_words
 
 PRIORS: Mapping[Cause, float] = {
     # How often each cause stands behind a reported failure, as log-odds against an even share. Counted over the
@@ -53,6 +53,10 @@ were set on (0.4) and what fits reported runs that nobody had looked at (0.7 and
 HEALTHY = 0.95
 """How sure `healthy` is at most: of untouched reported runs called healthy with replay, 92 in 100 were."""
 
+UNJUDGED = 0.15
+"""What `healthy` loses where the loss is the run's own and its code is not at hand: a run that does not learn cannot be told
+then. Hand-chosen."""
+
 LIKELY = 0.55
 POSSIBLE = 0.2
 """Confidence from which a cause is `likely` or `possible`. Hand-chosen: more likely than not, and one in five."""
@@ -62,7 +66,7 @@ def conclude(outcome: Outcome, evidence: Evidence) -> Diagnosis:
     """Rank causes by the findings and draw the verdict."""
     status = _status(outcome.findings, evidence)
     causes = _rank(outcome.findings, evidence) if status is Status.SICK else ()
-    cause, grade, confidence = _winner(status, causes, outcome)
+    cause, grade, confidence = _winner(status, causes, outcome, evidence)
     origin = locate(outcome.findings, evidence, cause) if status is Status.SICK else Origin()
     verdict = verdict_words(status, cause, grade, confidence, causes, outcome.findings, evidence)
     return Diagnosis(verdict=verdict, causes=causes, origin=origin)
@@ -134,9 +138,11 @@ def _grade(confidence: float, *, confirmed: bool) -> Grade:
     return Grade.UNKNOWN
 
 
-def _winner(status: Status, causes: Sequence[RankedCause], outcome: Outcome) -> tuple[Cause, Grade, float]:
+def _winner(
+    status: Status, causes: Sequence[RankedCause], outcome: Outcome, evidence: Evidence
+) -> tuple[Cause, Grade, float]:
     if status is Status.HEALTHY:
-        return Cause.HEALTHY, Grade.LIKELY, healthy_confidence(outcome)
+        return Cause.HEALTHY, Grade.LIKELY, healthy_confidence(outcome, evidence)
     if status is Status.UNREADABLE or not causes:
         return Cause.UNKNOWN, Grade.UNKNOWN, 0.0
     best = causes[0]
@@ -145,9 +151,14 @@ def _winner(status: Status, causes: Sequence[RankedCause], outcome: Outcome) -> 
     return best.cause, best.grade, best.confidence
 
 
-def healthy_confidence(outcome: Outcome) -> float:
-    """How sure `healthy` is: less with every family of evidence that could not be looked at, and with warnings."""
+def healthy_confidence(outcome: Outcome, evidence: Evidence) -> float:
+    """How sure `healthy` is.
+
+    Less with every family of evidence that could not be looked at, with warnings, and where a replay could not put
+    predictions beside targets, so that nobody asked whether the run learned.
+    """
     families = {"CKD2", "CKD4", "CKD5"}  # log, batches, replay
     unseen = {s.rule[:4] for s in outcome.skipped if s.reason != "not selected"} & families
     warnings = sum(f.severity is Severity.WARNING for f in outcome.findings)
-    return round(max(0.5, HEALTHY - 0.03 * len(unseen) - 0.03 * warnings), 3)
+    doubt = UNJUDGED if unjudged_loss(evidence) else 0.0
+    return round(max(0.5, HEALTHY - 0.03 * len(unseen) - 0.03 * warnings - doubt), 3)

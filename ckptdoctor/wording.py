@@ -99,7 +99,20 @@ def _healthy(evidence: Evidence) -> str:
 def _healthy_step(evidence: Evidence) -> str:
     if isinstance(evidence.batches, Missing):
         return "Nothing to do. Without recorded batches a model that is finite but does not learn could not be told."
+    if loss := unjudged_loss(evidence):
+        return (
+            f"Whether it learned could not be judged, since the code of its loss {loss!r} is not at hand: name it "
+            "with --custom-objects MODULE if the loss does not fall."
+        )
     return "Nothing to do."
+
+
+def unjudged_loss(evidence: Evidence) -> str | None:
+    """The name of the loss, where a replay ran that could not compare predictions with targets because its code is missing."""
+    replay = evidence.replay
+    if not isinstance(replay, Replay) or replay.skill is None or replay.skill.score is not None:
+        return None
+    return replay.custom_loss
 
 
 def _unreadable(evidence: Evidence) -> str:

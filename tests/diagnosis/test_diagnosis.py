@@ -34,6 +34,7 @@ from ckptdoctor.model import (
     Status,
     Vote,
 )
+from ckptdoctor.model.replay import Skill
 from ckptdoctor.resume import where_to_resume
 from ckptdoctor.rules.registry import Outcome, run_rules
 
@@ -58,6 +59,18 @@ def diagnose(given_evidence):
 def test_nothing_found_is_healthy():
     verdict = conclude(outcome(), evidence(census=census())).verdict
     assert (Status.HEALTHY, Cause.HEALTHY) == (verdict.status, verdict.cause)
+
+
+def test_healthy_is_said_with_doubt_where_nothing_could_tell_whether_it_learned():
+    def verdict(score):
+        skill = Skill(score, None, None, None, None, None, None, None)
+        return conclude(
+            outcome(), evidence(census=census(), batches=batches(), replay=replay(skill=skill, custom_loss="own"))
+        ).verdict
+
+    assert verdict(None).confidence < verdict(0.9).confidence
+    assert "'own'" in verdict(None).next_step
+    assert "--custom-objects" in verdict(None).next_step
 
 
 def test_warnings_alone_are_no_sickness():
