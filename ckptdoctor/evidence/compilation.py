@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ckptdoctor.evidence.names import LOSSES, OPTIMIZERS, loss_name
+from ckptdoctor.evidence.names import LOSSES, OPTIMIZERS, YOUNG_LOSSES, loss_name
 from ckptdoctor.evidence.serialized import MAX_DEPTH, NOTHING, bare_class, config_of, mapping, number, text
 from ckptdoctor.model import CompileSpec, JsonObject, LossSpec, Missing, OptimizerSpec
 
@@ -95,7 +95,7 @@ def _loss(serialized: Any, output: str | None) -> Iterator[LossSpec]:
         yield LossSpec(
             output=output,
             name=canonical,
-            custom=canonical not in LOSSES,
+            custom=canonical not in LOSSES or (isinstance(serialized, str) and name in YOUNG_LOSSES),
             from_logits=config.get("from_logits") is True
             or mapping(config.get("fn_kwargs")).get("from_logits") is True,
             config=config,

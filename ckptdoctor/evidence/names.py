@@ -90,6 +90,9 @@ LOSSES = words(
     poisson sparse_categorical_crossentropy squared_hinge tversky"""
 )
 
+YOUNG_LOSSES = words("circle ctc dice tversky categorical_generalized_cross_entropy")
+"""Keras' own only since Keras 3: a bare name of these is as often a function that somebody wrote."""
+
 _METRICS = words(
     """accuracy acc binary_accuracy categorical_accuracy sparse_categorical_accuracy top_k_categorical_accuracy
     sparse_top_k_categorical_accuracy mean mean_metric_wrapper precision recall auc r2_score f1_score fbeta_score iou

@@ -291,7 +291,7 @@ class Replay:
         suspected: a failure seen only under the usual formula for a custom loss of that name; never a reproduction.
         custom_loss: name of the run's loss where its code is not at hand and a substitute was used.
         left_out: parts of the user's own that the rebuilt model lacks.
-        one_element_norms: BatchNormalization layers that see a single element per channel in a recorded batch.
+        one_element_norms: normalisations that take their mean over a single element of a recorded batch.
         seconds_reproduce, seconds_closeup, seconds_eager_step: parts of `seconds`.
         skipped_experiments: (change, why).
         seconds_startup: TensorFlow's import and the rebuild; seconds: all.

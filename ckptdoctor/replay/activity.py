@@ -140,19 +140,31 @@ def measure_activity(step: TrainingStep, state: Snapshot, batch: Batch) -> tuple
 
 
 def one_element_norms(step: TrainingStep, activity: Sequence[LayerActivity], rows: int) -> tuple[str, ...]:
-    """BatchNormalization layers whose statistics are over a single element: their output does not depend on the input."""
+    """Normalisations whose statistics are over a single element: their output does not depend on the input.
+
+    Args:
+        step: of the model. activity: its layers, for their output shapes. rows: of the smallest batch.
+    """
     places = {a.layer: a.output.shape for a in activity}
-    found = []
-    for owned in step.owners.layers:
-        shape = places.get(owned.name)
-        if owned.class_name != "BatchNormalization" or shape is None:
-            continue
-        axis = getattr(owned.layer, "axis", -1)
-        axis = axis[0] if isinstance(axis, (list, tuple)) else axis
-        per_row = math.prod(shape[1:]) // max(1, shape[axis])
-        if per_row * rows == 1:
-            found.append(owned.name)
-    return tuple(found)
+    return tuple(
+        owned.name
+        for owned in step.owners.layers
+        if owned.name in places and _elements(owned.class_name, owned.layer, places[owned.name], rows) == 1
+    )
+
+
+def _elements(class_name: str, layer: Any, shape: tuple[int, ...], rows: int) -> int | None:
+    """Over how many elements a normalisation takes one mean; None for other layers. `shape` has the batch axis first."""
+    axis = getattr(layer, "axis", -1)
+    axes = [int(a) for a in axis] if isinstance(axis, (list, tuple)) else [int(axis)] if isinstance(axis, int) else [-1]
+    if class_name == "BatchNormalization":
+        return math.prod(shape[1:]) // max(1, shape[axes[0]]) * rows
+    if class_name == "LayerNormalization":
+        return math.prod(shape[a] for a in axes)
+    if class_name == "GroupNormalization":
+        groups = getattr(layer, "groups", 0)
+        return math.prod(shape[1:]) // groups if isinstance(groups, int) and groups > 0 else None
+    return None
 
 
 def _activity(call: Tapped, gradient: Any) -> LayerActivity:

@@ -60,7 +60,8 @@ def replay(request: ReplayRequest, reporter: Reporter) -> None:
     blocked = bool(constant_norms(session, activity[0]))
     if request.experiments and (blocked or wants_experiments(session, outcome, skill)):
         ground, beginning = experiment_ground(session, outcome, start, starts)
-        run_trials(session, ground, beginning, point, activity, suspicion)
+        behind = far_below_reach(session, skill)
+        run_trials(session, ground, beginning, point, activity, suspicion, behind=behind)
 
 
 def experiment_ground(
@@ -341,7 +342,7 @@ def look_at_layers(
     one = constant_norms(session, activity)
     if one:
         session.notes.append(
-            f"{', '.join(one)} normalises over a single element per channel: what comes out does not depend on what goes in, "
+            f"{', '.join(one)} normalises over a single element: what comes out does not depend on what goes in, "
             "and a kernel that divides by n - 1 makes its moving variance NaN; use larger batches or LayerNormalization"
         )
         session.reporter.found(findings_notes=tuple(session.notes))

@@ -107,17 +107,23 @@ def finite_mask(at: Situation) -> list[Trial]:
 
 
 def layer_norm(at: Situation) -> list[Trial]:
-    """LayerNormalization where a BatchNormalization sees one element per channel."""
+    """LayerNormalization where a BatchNormalization sees one element; without another normalisation that does."""
     found = one_element_norms(at.step, at.activity, min(b.rows for b in at.batches))
     if not found or at.step.dialect.legacy:
         return []
     names = {name.rpartition("/")[2] for name in found}
+    batch = any(one.class_name == "BatchNormalization" for one in at.step.owners.layers if one.name in found)
+    where, name = ", ".join(found[:4]), found[0].rpartition("/")[2]
     return [
         surgery.rebuilt_trial(
             "layer_norm",
-            f"LayerNormalization instead of BatchNormalization over one element in {', '.join(found[:4])}",
+            f"LayerNormalization instead of BatchNormalization over one element in {where}"
+            if batch
+            else f"no normalisation over one element in {where}",
             Cause.ARCHITECTURE,
-            f"keras.layers.LayerNormalization(name={found[0].rpartition('/')[2]!r})  # or larger batches",
+            f"keras.layers.LayerNormalization(name={name!r})  # or larger batches"
+            if batch
+            else f"# without layer {name!r}, or with an axis of more than one element",
             lambda config: surgery.with_layer_norms(config, names),
             policy=at.policy,
             layer=found[0],

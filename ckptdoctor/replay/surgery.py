@@ -257,16 +257,26 @@ def with_normalisation(config: dict[str, Any], after: Sequence[str]) -> dict[str
 
 
 def with_layer_norms(config: Any, names: Collection[str]) -> Any:
-    """The configuration with the named BatchNormalization layers, nested models included, as LayerNormalization."""
+    """The configuration with the named normalisations, nested models included, changed or left out.
+
+    A BatchNormalization becomes a LayerNormalization, which needs no second row; another one is left out.
+    """
     if isinstance(config, list):
         return [with_layer_norms(v, names) for v in config]
     if not isinstance(config, dict):
         return config
-    if config.get("class_name") == "BatchNormalization" and config.get("config", {}).get("name") in names:
-        kept = {k: v for k, v in config["config"].items() if k in ("name", "trainable", "dtype")}
+    known = {
+        "BatchNormalization": "LayerNormalization",
+        "LayerNormalization": "Identity",
+        "GroupNormalization": "Identity",
+    }
+    inner = config.get("config")
+    kind = config.get("class_name")
+    if isinstance(kind, str) and kind in known and isinstance(inner, dict) and inner.get("name") in names:
+        kept = {k: v for k, v in inner.items() if k in ("name", "trainable", "dtype")}
         changed = {k: v for k, v in config.items() if k != "build_config"}
         changed["inbound_nodes"] = _without_masks(config.get("inbound_nodes", []))
-        return changed | {"module": "keras.layers", "class_name": "LayerNormalization", "config": kept}
+        return changed | {"module": "keras.layers", "class_name": known[kind], "config": kept}
     return {k: with_layer_norms(v, names) for k, v in config.items()}
 
 

@@ -29,6 +29,8 @@ def run_trials(
     point: NonfinitePoint | None,
     activity: tuple[tuple[LayerActivity, ...], tuple[LayerActivity, ...]],
     suspicion: tuple[NonfinitePoint, Formula, int, Start] | None = None,
+    *,
+    behind: bool = False,
 ) -> None:
     """Try the changes that may help, handing over each result as it comes.
 
@@ -37,6 +39,8 @@ def run_trials(
         point: the first bad place, None for a run that stays finite.
         activity: the layers at the first and at the last finite state.
         suspicion: what the usual formula of a missing custom loss did.
+        behind: the run ended far below what simple models reach: being young is then no excuse, its steps were too few for
+            their size.
     """
     lab = make_lab(session, outcome, start)
     session.reporter.stage(f"running the unchanged model for {lab.steps} steps to compare with")
@@ -44,7 +48,8 @@ def run_trials(
     session.reporter.found(baseline=baseline)
     if point is None and only_young(session, lab):
         session.reporter.found(learns=True)
-        return
+        if not behind:
+            return
     put(session.step.variables, lab.start)
     situation = Situation(
         step=session.step,

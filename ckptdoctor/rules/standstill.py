@@ -54,6 +54,12 @@ HELD_BACK = 0.6  # share explained by a run that stands still before it is done;
 NEARLY_ALL = 0.9  # share explained by one change of it, on the same rows in as many steps; hand-chosen
 ASTRAY = 20.0  # times a guessed constant's loss after so many epochs; hand-chosen
 VALIDATED = 0.985  # of the constant's loss: what the noise of a validation set does not reach by itself; hand-chosen
+MOST = (
+    0.75  # share of the targets that simple models explain, from which a run that explains none missed it; hand-chosen
+)
+NOTHING = 0.1  # share explained below which nothing was learned; hand-chosen, as in `_shows_skill`
+NOTHING_LOST = 0.9  # of the constant's loss, likewise
+WORSE = 3.0  # times the first epoch's loss, with an accuracy that fell: no schedule or annealing does both; hand-chosen
 CRAWL = 0.02  # relative fall of the loss over a whole run; hand-chosen
 IN_PLACE = 0.02  # distance of every kernel ÷ its size, see CKD307
 RARE = 0.9  # share of the largest class from which the others are usually weighted; hand-chosen
@@ -67,7 +73,7 @@ class Standstill:
 
     Attributes:
         kind: `constant_output`, `no_better_than_constant`, `worse_than_constant`, `chance` (nothing predicts these
-            targets), `fails_an_easy_task`, `held_back` (one change learns nearly all), `crawls`.
+            targets), `fails_an_easy_task`, `held_back` (one change learns nearly all), `crawls`, `gets_worse`.
         message: one sentence with the numbers. measured, threshold, unit: the number that was judged.
         sure: 0 to 1, how much of the question the evidence covers.
     """
@@ -185,7 +191,7 @@ def _by_skill(skill: Skill, evidence: Evidence) -> Standstill | None:
     if _other_scale(skill, evidence):
         return None
     ratio = _over_constant(skill)
-    far = ratio is not None and _far_off(evidence, ratio)
+    far = ratio is not None and (_far_off(evidence, ratio) or _misses_what_a_change_finds(evidence, ratio))
     if _shows_skill(skill) or skill.score is None or (_on_its_way(evidence, skill.majority) and not far):
         return None
     accuracy = (
@@ -230,6 +236,26 @@ def _far_off(evidence: Evidence, ratio: float) -> bool:
     """
     rare = (majority_rate(evidence) or 0.0) > RARE
     return ratio > HOPELESS and epochs(evidence) >= LONG and not rare and not weighted(evidence)
+
+
+def _misses_what_a_change_finds(evidence: Evidence, ratio: float) -> bool:
+    """A loss that comes down towards a constant's from above is no learning.
+
+    Said where simple models explain most, the unchanged run repeated from its start stays there as well, and one
+    change of it learns.
+    """
+    replay = evidence.replay
+    after = replay.baseline.after if isinstance(replay, Replay) and replay.baseline is not None else None
+    stays = after is not None and after.score is not None and after.score < NOTHING and ratio > NOTHING_LOST
+    if not isinstance(replay, Replay) or not stays or epochs(evidence) < LONG or weighted(evidence):
+        return False
+    return _reachable(evidence) >= MOST and any(e.removes_failure and e.learns for e in replay.experiments)
+
+
+def _reachable(evidence: Evidence) -> float:
+    """Share of the recorded targets that simple models explain; 0 where that was not measured on enough rows."""
+    measured = evidence.batches.association if isinstance(evidence.batches, Batches) else None
+    return measured.score if isinstance(measured, Association) and measured.rows >= MIN_ROWS else 0.0
 
 
 def weighted(evidence: Evidence) -> bool:
@@ -289,7 +315,7 @@ def _curve(evidence: Evidence) -> _Curve | None:
 def _by_log(evidence: Evidence) -> Standstill | None:
     curve = _curve(evidence)
     if curve is None:
-        return _crawls(evidence)
+        return _crawls(evidence) or _gets_worse(evidence)
     ratio, certain = curve.ratio, curve.certain
     if _validated(evidence, curve):
         return None
@@ -349,6 +375,19 @@ def _crawls(evidence: Evidence) -> Standstill | None:
         return None
     text = f"The loss went from {values[0]:.4g} to {values[-1]:.4g} in {len(values)} epochs, and no kernel went further than {max(moved):.1g} of its size."
     return Standstill("crawls", text, fall, CRAWL, "relative fall over the whole run", 0.7)
+
+
+def _gets_worse(evidence: Evidence) -> Standstill | None:
+    """Under a loss whose constant is not known: it rose to several times what it was, and the accuracy fell meanwhile."""
+    series, accuracy = training_loss(evidence), training_accuracy(evidence)
+    values = [v for v in series.values if math.isfinite(v)] if series is not None and series.axis == "epoch" else []
+    if series is None or len(values) < LONG or series.nonfinite or values[0] <= 0 or accuracy is None:
+        return None
+    last, change = median(values[-(len(values) // 4) :]), rise(accuracy)
+    if last < WORSE * values[0] or change is None or change >= -MOVING / 2:
+        return None
+    text = f"The loss rose from {values[0]:.4g} to {last:.4g} in {len(values)} epochs while the accuracy fell by {-change:.2f}."
+    return Standstill("gets_worse", text, last / values[0], WORSE, "× the first epoch's loss", 0.7)
 
 
 def _by_association(evidence: Evidence, curve: _Curve) -> Standstill | None:

@@ -73,6 +73,9 @@ PASS_THROUGH = frozenset(
 )
 
 
+SETTLED, SETTLED_EPOCHS = 0.08, 5  # relative distance and epochs within which a loss stands on a number; hand-chosen
+
+
 def nonfinite_weights(evidence: Evidence) -> bool:
     """A weight, statistic or slot of the examined checkpoint, or of any in the run, is non-finite."""
     if isinstance(evidence.census, Census) and any(
@@ -216,7 +219,7 @@ def trivial_loss(evidence: Evidence) -> tuple[float, str] | None:
     if target is None or target.nonfinite:
         return None
     if loss is None:
-        return _by_targets(target) if not losses_of(maybe_spec(evidence)) else None
+        return (_by_targets(target) or _settled_on(target, evidence)) if not losses_of(maybe_spec(evidence)) else None
     if loss.name == "sparse_categorical_crossentropy" and target.classes:
         return _class_entropy(target)
     if loss.name == "categorical_crossentropy" and target.row_sums_to_one and target.integral:
@@ -253,6 +256,23 @@ def _by_targets(target: ArrayStats) -> tuple[float, str] | None:
     if single and target.integral and 2 <= len(target.classes) <= 1000 and (target.min or 0.0) >= 0:
         return _class_entropy(target)
     return None
+
+
+def _settled_on(target: ArrayStats, evidence: Evidence) -> tuple[float, str] | None:
+    """The variance of real targets, where the loss, whose name is not known, stood there from the second epoch on.
+
+    A squared error of a constant does; that another loss of a model that learns should stand on that very number, epoch
+    after epoch, would be a coincidence.
+    """
+    from ckptdoctor.rules.courses import training_loss
+
+    series = training_loss(evidence)
+    if target.integral or not target.std or series is None or series.axis != "epoch" or series.nonfinite:
+        return None
+    variance, later = target.std**2, series.values[1:]
+    if len(later) < SETTLED_EPOCHS or any(abs(v / variance - 1) > SETTLED for v in later):
+        return None
+    return variance, "variance of the targets, on which the loss stands"
 
 
 def _class_entropy(target: ArrayStats) -> tuple[float, str]:

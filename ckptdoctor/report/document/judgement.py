@@ -232,7 +232,7 @@ REPLAY = Record(
         plain("suspected", Optional(FIRST_BAD), "a failure seen only under the usual formula for a custom loss"),
         plain("custom_loss", TEXT, "the run's loss where a substitute was used for it"),
         plain("left_out", List(LEFT_OUT), "parts of the user's own that the rebuilt model lacks"),
-        plain("one_element_norms", List(TEXT), "BatchNormalization layers that saw one element per channel"),
+        plain("one_element_norms", List(TEXT), "normalisations that took their mean over one element"),
         plain("not_restored", List(TEXT), "variables that the checkpoint did not fill"),
         plain("refused", List(TEXT), "why the configuration was not rebuilt without trust"),
         Field(

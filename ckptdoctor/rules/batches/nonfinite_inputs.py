@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ckptdoctor.model import ArrayStats, Cause, Evidence, Finding, Severity
+from ckptdoctor.model import ArrayStats, Batches, Cause, Evidence, Finding, Severity
 from ckptdoctor.rules.parts import batches_of, votes
 from ckptdoctor.rules.registry import Limits, rule
+from ckptdoctor.rules.symptoms import iterations, went_nonfinite
 
 
 def rows_and_features(array: ArrayStats) -> str:
@@ -31,7 +32,8 @@ def rows_and_features(array: ArrayStats) -> str:
     NaN or infinite entries in the recorded inputs or sample weights, with their rows and features.
     ## Why it matters
     One such entry makes the gradient of every weight it touches NaN. A relu or a fused kernel may swallow it on its way to
-    the loss, so a finite loss proves nothing.
+    the loss, so a finite loss proves nothing. Where weights saved after such a batch are finite, the model fills or masks the
+    entries itself, and this is only said as a warning.
     ## How to confirm
     `np.argwhere(~np.isfinite(x))` on the recorded batch.
     ## How to fix
@@ -46,17 +48,35 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         if not array.nonfinite:
             continue
         kinds = " and ".join(w for w, n in (("NaN", array.nan), ("infinite", array.posinf + array.neginf)) if n)
+        number = "entry" if array.nonfinite == 1 else "entries"
+        text = f"{array.nonfinite:,} {number} of {array.name} {'is' if array.nonfinite == 1 else 'are'} {kinds}: {rows_and_features(array)}."
+        survived = _survived(array, batches, evidence)
+        if survived:
+            text += " Training went on past them and every weight stayed finite: the model seems to fill or mask them."
         yield Finding(
             rule="CKD401",
-            severity=Severity.ERROR,
-            message=f"{array.nonfinite:,} {'entry' if array.nonfinite == 1 else 'entries'} of {array.name} {'is' if array.nonfinite == 1 else 'are'} {kinds}: {rows_and_features(array)}.",
+            severity=Severity.WARNING if survived else Severity.ERROR,
+            message=text,
             measured=float(array.nonfinite),
             threshold=0.0,
             unit="non-finite entries",
             votes=votes(
-                (Cause.DATA_NONFINITE, 7.0, "the bad values stand in the recorded batch"),
-                (Cause.LEARNING_RATE, -1.5, "the data explains the NaN"),
-                (Cause.EXPLODING_GRADIENTS, -1.5, "the data explains the NaN"),
+                (Cause.DATA_NONFINITE, 1.0 if survived else 7.0, "the bad values stand in the recorded batch"),
+                (Cause.LEARNING_RATE, 0.0 if survived else -1.5, "the data explains the NaN"),
+                (Cause.EXPLODING_GRADIENTS, 0.0 if survived else -1.5, "the data explains the NaN"),
             ),
-            data={"confirms": Cause.DATA_NONFINITE.value, "array": array.name, "rows": array.bad_rows[:64]},
+            data={}
+            if survived
+            else {"confirms": Cause.DATA_NONFINITE.value, "array": array.name, "rows": array.bad_rows[:64]},
         )
+
+
+def _survived(array: ArrayStats, batches: Batches, evidence: Evidence) -> bool:
+    """Whether a finite checkpoint was saved after a step on a batch with bad rows.
+
+    One bad entry that reaches a kernel makes its gradient NaN, so that something must have kept it from there.
+    """
+    if went_nonfinite(evidence) or not array.bad_rows or len(batches.steps) != batches.count:
+        return False
+    first, done = min(batch for batch, _ in array.bad_rows), iterations(evidence)
+    return done is not None and first < len(batches.steps) and done > batches.steps[first]

@@ -103,6 +103,16 @@ def _general(pattern: Pattern, *, grown: bool) -> list[tuple[Cause, float, str]]
             (Cause.LEARNING_RATE, 1.5, "a smaller rate heals"),
             (Cause.DATA_SCALE, -0.5 if scale is not Outcome.HEALS else 0.5, "scaling the inputs does not heal"),
         ]
+    if clip is Outcome.HEALS and rate in (Outcome.FAILS, Outcome.FINITE) and scale is not Outcome.HEALS:
+        failed = rate is Outcome.FAILS
+        return [
+            (
+                Cause.EXPLODING_GRADIENTS,
+                3.0 if failed else 1.8,
+                f"clipping heals, a rate a hundred times smaller {'fails as well' if failed else 'does not'}",
+            ),
+            (Cause.LEARNING_RATE, -1.0 if failed else 0.0, "a hundred times smaller it fails as well"),
+        ]
     if scale is Outcome.HEALS and rate is not Outcome.HEALS:
         return [
             (Cause.DATA_SCALE, 3.0, "standardising makes it learn, a smaller rate does not"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckptdoctor.model import Cause, Evidence, Finding, ReplayStatus, Severity
-from ckptdoctor.rules.parts import replay_of, votes
+from ckptdoctor.rules.parts import losses_of, maybe_spec, replay_of, votes
 from ckptdoctor.rules.registry import Limits, rule
 from ckptdoctor.rules.symptoms import went_nonfinite
 
@@ -35,6 +35,7 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         return
     if replay.left_out:
         return  # what was replayed was not the run: CKD515
+    own = any(known.custom for known in losses_of(maybe_spec(evidence)))
     why = "recorded batches train well from the last healthy checkpoint"
     yield Finding(
         rule="CKD511",
@@ -43,7 +44,8 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         measured=float(replay.steps),
         unit="finite steps",
         votes=votes(
-            (Cause.DATA_NONFINITE, 1.5, why),
+            (Cause.DATA_NONFINITE, 0.8 if own else 1.5, why),
+            (Cause.LOSS_FUNCTION, 1.0 if own else 0.0, "its loss may be another than the one of that name in Keras"),
             (Cause.LABELS, 0.5, why),
             (Cause.LEARNING_RATE, -1.0, why),
             (Cause.EXPLODING_GRADIENTS, -0.5, why),

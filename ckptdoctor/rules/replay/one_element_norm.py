@@ -19,14 +19,15 @@ from ckptdoctor.rules.symptoms import went_nonfinite
     since="0.1.0",
     doc="""
     ## What it finds
-    A BatchNormalization that, in a recorded batch, takes its statistics over one element per channel.
+    A normalisation that, in a recorded batch, takes its mean over one element: BatchNormalization over a batch of one row,
+    LayerNormalization over an axis of one feature, GroupNormalization with as many groups as there are values.
     ## Why it matters
-    Over one element the normalised value is always the shift, whatever the input: nothing passes through in training, and the
+    Over one element the normalised value is always the shift, whatever the input: nothing passes through in training, and a
     moving variance may become 0/0.
     ## How to confirm
-    The shape of the layer's input: rows times places must be more than one.
+    The shape of the layer's input: what it averages over must be more than one number.
     ## How to fix
-    Larger batches (`drop_remainder=True`), less down-sampling before it, or LayerNormalization.
+    Larger batches (`drop_remainder=True`), less down-sampling before it, another axis; or leave it out.
     ## References
     Ioffe and Szegedy 2015.
     """,
@@ -39,11 +40,11 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     yield Finding(
         rule="CKD514",
         severity=Severity.WARNING,
-        message=f"{layers[0]} normalises over a single element per channel.",
+        message=f"{layers[0]} normalises over a single element.",
         layer=layers[0],
         measured=1.0,
         threshold=2.0,
-        unit="elements per channel",
+        unit="elements",
         votes=votes(
             (Cause.ARCHITECTURE, 3.5 if matters else 0.5, "a normalisation over one element passes nothing on")
         ),

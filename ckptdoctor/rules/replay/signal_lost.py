@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from statistics import median
 
-from ckptdoctor.model import Cause, Evidence, Finding, Phase, Severity
+from ckptdoctor.model import Batches, Cause, Evidence, Finding, Phase, Severity
 from ckptdoctor.rules.parts import replay_of, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
 from ckptdoctor.rules.standstill import standstill
@@ -60,9 +61,11 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     if standstill(evidence) is None:
         return
     for when, activities in (("before training", replay.activity), ("after training", replay.activity_end)):
-        before: float | None = None
+        before = _spread_of_inputs(evidence)
         for a in activities:
             if a.row_std is None:
+                continue
+            if a.class_name == "InputLayer":
                 continue
             if before is not None and before > 0 and a.row_std < limits["drop"] * before:
                 plain = a.class_name in PLAIN
@@ -90,3 +93,12 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
                 )
                 return
             before = a.row_std
+
+
+def _spread_of_inputs(evidence: Evidence) -> float | None:
+    """Spread of the one recorded input over rows (of pictures, over places too); None with several inputs, or with ids of tokens."""
+    arrays = evidence.batches.inputs if isinstance(evidence.batches, Batches) else ()
+    if len(arrays) != 1 or arrays[0].integral:
+        return None
+    spreads = [f.std for f in arrays[0].features if f.std is not None]  # features may differ far more than rows do
+    return median(spreads) if spreads else arrays[0].std
