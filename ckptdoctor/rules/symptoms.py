@@ -73,7 +73,7 @@ PASS_THROUGH = frozenset(
 )
 
 
-SETTLED, SETTLED_EPOCHS = 0.08, 5  # relative distance and epochs within which a loss stands on a number; hand-chosen
+SETTLED, SETTLED_EPOCHS = 0.05, 5  # relative distance and epochs within which a loss stands on a number; hand-chosen
 
 
 def nonfinite_weights(evidence: Evidence) -> bool:
@@ -259,7 +259,7 @@ def _by_targets(target: ArrayStats) -> tuple[float, str] | None:
 
 
 def _settled_on(target: ArrayStats, evidence: Evidence) -> tuple[float, str] | None:
-    """The variance of real targets, where the loss, whose name is not known, stood there from the second epoch on.
+    """The variance of real targets, where the loss, whose name is not known, stood there over its last half.
 
     A squared error of a constant does; that another loss of a model that learns should stand on that very number, epoch
     after epoch, would be a coincidence.
@@ -269,7 +269,7 @@ def _settled_on(target: ArrayStats, evidence: Evidence) -> tuple[float, str] | N
     series = training_loss(evidence)
     if target.integral or not target.std or series is None or series.axis != "epoch" or series.nonfinite:
         return None
-    variance, later = target.std**2, series.values[1:]
+    variance, later = target.std**2, series.values[len(series.values) // 2 :]
     if len(later) < SETTLED_EPOCHS or any(abs(v / variance - 1) > SETTLED for v in later):
         return None
     return variance, "variance of the targets, on which the loss stands"

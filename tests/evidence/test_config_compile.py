@@ -69,6 +69,13 @@ def test_a_loss_object_tells_whether_it_takes_logits() -> None:
     assert compiled({"loss": loss}).losses[0].config["label_smoothing"] == 0.1
 
 
+def test_a_bare_name_that_keras_knows_since_not_long_ago_may_be_a_function_of_ones_own() -> None:
+    named = {"module": "keras.losses", "class_name": "Tversky", "config": {}, "registered_name": None}
+    assert [("tversky", True)] == [(name, own) for _, name, own, _ in losses("tversky")]
+    assert [("tversky", False)] == [(name, own) for _, name, own, _ in losses(named)]
+    assert [("huber", False)] == [(name, own) for _, name, own, _ in losses("huber")]
+
+
 def test_custom_losses_keep_their_name() -> None:
     assert losses(wrapped_function("my_loss")) == [(None, "my_loss", True, False)]
     assert losses(wrapped_function("mean_squared_error")) == [(None, "mean_squared_error", False, False)]

@@ -282,6 +282,24 @@ def own_sequence_loss(keras, rng):
 
 
 @run
+def norm_over_one_feature(keras, rng):
+    """A series of one feature, normalised over its last axis: a number less its own mean is zero."""
+    x = rng.normal(size=(BATCHES, ROWS, 5, 1)).astype("float32")
+    y = x.sum(axis=(2, 3))[..., None]
+    model = keras.Sequential(
+        [
+            keras.Input((5, 1)),
+            keras.layers.LayerNormalization(name="norm"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(8, activation="relu", name="h"),
+            keras.layers.Dense(1, name="out"),
+        ]
+    )
+    model.compile(keras.optimizers.Adam(0.02), "mean_squared_error")
+    return model, x, y
+
+
+@run
 def padded_behind(keras, rng):
     """Three words, then forty steps of padding that nothing masks: the last state knows nothing of the words."""
     x = np.zeros((BATCHES, ROWS, 60), "int32")

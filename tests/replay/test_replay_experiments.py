@@ -111,3 +111,10 @@ def test_targets_of_another_length_than_the_output_do_not_stop_replay(runs):
     result, _ = tried(runs / "own_sequence_loss")
     assert ReplayStatus.NOT_REPRODUCED is result.status
     assert "reading" == result.custom_loss
+
+
+def test_a_normalisation_over_one_feature_is_named_and_left_out(runs):
+    result, found = tried(runs / "norm_over_one_feature")
+    assert ("norm",) == result.one_element_norms
+    assert found["layer_norm"].learns
+    assert "norm" == found["layer_norm"].layer

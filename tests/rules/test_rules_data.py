@@ -75,6 +75,38 @@ def classes(n: int = 10, **changes):
     )
 
 
+GROWING = (1.0, 1.2, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0)
+FALLING = (0.3, 0.35, 0.4, 0.42, 0.45, 0.5, 0.5, 0.55)
+
+
+def tokens():
+    return array(min=0.0, max=49.0, mean=25.0, std=14.0, integral=True, dtype="int32")
+
+
+def known(share: float) -> Association:
+    return Association("ridge", share, 0.0, 0.01, 256)
+
+
+def from_above(score: float = 0.0, reachable: float = 0.9):
+    """A finite run whose loss still falls, and that from its start learns nothing unless its activation is changed."""
+    return evidence(
+        census=census(iterations=400),
+        spec=spec(),
+        logs=log(series(values=(3.0, 2.0, 1.7, 1.5, 1.4, 1.3, 1.2, 1.1))),
+        batches=batches(association=known(reachable)),
+        replay=replay(
+            skill=Skill(0.01, loss=1.0, trivial_loss=1.0, prediction_std=0.1, target_std=1.0),
+            baseline=Baseline("first", None, 100, False, after=Skill(score)),
+            experiments=(experiment("safe_activation", Cause.ACTIVATION),),
+        ),
+    )
+
+
+def unnamed(*curves, reachable: float = 0.0):
+    """A finite run of which nothing names the loss."""
+    return evidence(census=census(iterations=400), logs=log(*curves), batches=batches(association=known(reachable)))
+
+
 def padded(share: float = 0.8, **embedding):
     readers = (
         layer("words", "Embedding", **embedding),
@@ -521,6 +553,12 @@ ROWS = [
         says="row 5 of batch 0, feature 2",
     ),
     Row(
+        "CKD401",  # weights saved after steps on such rows are finite: the model fills the gaps itself
+        lambda: evidence(census=census(iterations=5), batches=batches(array(nan=40, bad_rows=((6, 5),)))),
+        lambda: evidence(census=census(iterations=400), batches=batches(array(nan=40, bad_rows=((6, 5),)))),
+        severity=Severity.ERROR,
+    ),
+    Row(
         "CKD402",
         lambda: evidence(
             census=BAD, batches=batches(y=array("y", "target", nan=3, bad_rows=((0, 1),), bad_row_count=3))
@@ -538,6 +576,12 @@ ROWS = [
         "CKD403",
         lambda: evidence(batches=batches(array(std=400.0)), spec=spec()),
         lambda: evidence(batches=batches(array(std=400.0)), spec=spec(layer("tokens", "Embedding"), layer("out"))),
+        cause=Cause.DATA_SCALE,
+    ),
+    Row(
+        "CKD403",  # without a configuration: ids and a table with a row for each
+        lambda: evidence(census=census(tensor(shape=(30, 8))), batches=batches(tokens())),
+        lambda: evidence(census=census(tensor(shape=(60, 8))), batches=batches(tokens())),
         cause=Cause.DATA_SCALE,
     ),
     Row(
@@ -694,6 +738,18 @@ ROWS = [
         cause=Cause.EXPLODING_GRADIENTS,
     ),
     Row(
+        "CKD502",
+        lambda: reproduced(
+            experiment("lr/100", Cause.LEARNING_RATE, removes=False),
+            experiment("clip_global_1", Cause.EXPLODING_GRADIENTS),
+        ),
+        lambda: reproduced(
+            experiment("lr/100", Cause.LEARNING_RATE, removes=False),
+            experiment("clip_global_1", Cause.EXPLODING_GRADIENTS, removes=False),
+        ),
+        cause=Cause.EXPLODING_GRADIENTS,
+    ),
+    Row(
         "CKD503",
         lambda: standing_still(
             experiments=(
@@ -773,6 +829,37 @@ ROWS = [
         lambda: standing_still(activity=(activity("a", spread=0.4), activity("pool", spread=0.0))),
         lambda: standing_still(activity=(activity("a", spread=0.4), activity("pool", spread=0.05))),
         says="After pool all rows look the same before training",
+    ),
+    Row(
+        "CKD513",  # the first layer is put beside the inputs
+        lambda: standing_still(activity=(activity("norm", spread=0.0),)),
+        lambda: standing_still(activity=(activity("norm", spread=0.3),)),
+        says="After norm all rows look the same before training",
+    ),
+    Row(
+        "CKD601",  # coming down towards a constant's loss from above, where one change learns what simple models know
+        lambda: from_above(),
+        lambda: from_above(score=0.2),
+        severity=Severity.ERROR,
+    ),
+    Row("CKD601", lambda: from_above(), lambda: from_above(reachable=0.3), severity=Severity.ERROR),
+    Row(
+        "CKD601",  # a loss of unknown name that grew while the accuracy fell
+        lambda: unnamed(series(values=GROWING), series("accuracy", tuple(reversed(FALLING)))),
+        lambda: unnamed(series(values=GROWING), series("accuracy", FALLING)),
+        severity=Severity.ERROR,
+    ),
+    Row(
+        "CKD601",  # a loss of unknown name that stands on the variance of the targets
+        lambda: unnamed(series(values=(4.0, 2.0, 1.1, 1.01, 1.0, 1.01, 1.0, 1.01, 1.0, 1.0)), reachable=0.9),
+        lambda: unnamed(series(values=(4.0, 2.0, 1.1, 1.01, 0.9, 0.8, 0.7, 0.6, 0.55, 0.5)), reachable=0.9),
+        severity=Severity.ERROR,
+    ),
+    Row(
+        "CKD511",  # a name that Keras knows since not long ago may be somebody's own function
+        lambda: evidence(census=BAD, spec=spec(loss=loss("tversky", custom=True)), replay=replay(steps=100)),
+        lambda: evidence(census=BAD, spec=spec(), replay=replay(steps=100)),
+        cause=Cause.LOSS_FUNCTION,
     ),
     Row(
         "CKD503",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from ckptdoctor.model import ArrayStats, Cause, Evidence, Finding, LayerSpec, ModelSpec, Severity
+from ckptdoctor.model import ArrayStats, Cause, Census, Evidence, Finding, LayerSpec, ModelSpec, Role, Severity
 from ckptdoctor.rules.parts import batches_of, maybe_spec, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
 from ckptdoctor.rules.symptoms import NORMALISING, went_nonfinite
@@ -47,6 +47,15 @@ def takers(spec: ModelSpec | None, array: ArrayStats, inputs: int) -> list[Layer
     if not named or inputs == 1:
         return first_layers(spec)
     return [layer for layer in spec.layers if {n.name for n in named} & set(layer.inbound)]
+
+
+def _looks_up(array: ArrayStats, evidence: Evidence) -> bool:
+    """Without a configuration: whole numbers from 0, and a weight with a row for each of them, are tokens and an embedding."""
+    census = evidence.census
+    if not array.integral or array.min is None or array.min < 0 or array.max is None or not isinstance(census, Census):
+        return False
+    tables = [t.info.shape for t in census.of_role(Role.WEIGHT) if len(t.info.shape) == 2]
+    return any(array.max < rows <= 2 * array.max + 16 and rows != array.shape[-1] for rows, _ in tables)
 
 
 TWICE = 0.02
@@ -123,6 +132,8 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
             yield _rescaled_twice(array, *twice, limits["tiny"])
             continue
         if size is None or any(layer.class_name in RESCALING | LOOKUPS for layer in taking):
+            continue
+        if spec is None and _looks_up(array, evidence):
             continue
         stds = sorted(f.std for f in array.features if f.std is not None and f.std > 0)
         disparity = stds[-1] / stds[len(stds) // 2] if len(stds) > 1 else 1.0

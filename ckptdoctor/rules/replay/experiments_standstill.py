@@ -8,7 +8,8 @@ from ckptdoctor.model import Cause, Evidence, Finding, OptimizerState, Replay, R
 from ckptdoctor.rules.parts import replay_of, votes
 from ckptdoctor.rules.registry import Limits, rule
 from ckptdoctor.rules.replay.outcomes import Outcome, Pattern, outcome
-from ckptdoctor.rules.standstill import easy_for_simple_models, standstill
+from ckptdoctor.rules.standstill import standstill
+from ckptdoctor.rules.standstill_log import easy_for_simple_models
 
 CLEARLY = 0.5  # score of the stand-in run from which it counts as having learned; hand-chosen
 WEIGHTS: dict[str, tuple[Cause, float]] = {

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from ckptdoctor.model import Cause, Evidence, Finding, Severity
 from ckptdoctor.rules.parts import votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
-from ckptdoctor.rules.standstill import MOVING, NO_BETTER, standstill
+from ckptdoctor.rules.standstill import standstill
+from ckptdoctor.rules.standstill_log import MOVING, NO_BETTER
 
 
 @rule(

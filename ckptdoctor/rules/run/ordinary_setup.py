@@ -12,7 +12,8 @@ from ckptdoctor.rules.checkpoint.learning_rate_unusual import ADAPTIVE
 from ckptdoctor.rules.checkpoint.loss_head_mismatch import judge_pair
 from ckptdoctor.rules.parts import spec_of, votes
 from ckptdoctor.rules.registry import Limits, rule
-from ckptdoctor.rules.standstill import easy_for_simple_models, standstill
+from ckptdoctor.rules.standstill import standstill
+from ckptdoctor.rules.standstill_log import easy_for_simple_models
 from ckptdoctor.rules.symptoms import (
     BINARY,
     CATEGORICAL,
