@@ -67,6 +67,7 @@ class Features:
                     std=number(np.sqrt(self.squares[i] / self.count[i])) if some else None,
                     outlier_z=z[i],
                     **_code(kept[:, i]),
+                    **_common(kept[:, i]),
                 )
             )
         return tuple(found)
@@ -110,6 +111,16 @@ def _code(column: Floats) -> dict[str, Any]:
             if gap > CODE_GAP * (rest.max() - rest.min()):
                 return {"code": float(extreme), "code_count": count}
     return {}
+
+
+def _common(column: Floats) -> dict[str, Any]:
+    """The most frequent value and its share, as keyword arguments of `FeatureStats`."""
+    column = column[np.isfinite(column)]
+    if not len(column):
+        return {}
+    values, counts = np.unique(column, return_counts=True)
+    most = int(counts.argmax())
+    return {"common": float(values[most]), "common_share": float(counts[most]) / len(column)}
 
 
 def number(value: np.floating[Any] | float) -> float | None:

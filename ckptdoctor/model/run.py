@@ -218,6 +218,8 @@ class FeatureStats:
         None  # a value far outside all others that stands repeatedly, as a missing value's stand-in does
     )
     code_count: int = 0  # how often it stands among the values that were looked at
+    common: float | None = None  # the most frequent of the values that were looked at
+    common_share: float = 0.0  # its share among them
 
 
 @dataclass(frozen=True, slots=True)

@@ -174,6 +174,12 @@ def units_can_die(spec: ModelSpec | None) -> bool:
     return one_softmax or len(known) < len(spec.layers) or any(layer.activation in DYING for layer in known)
 
 
+def computes_in_half(spec: ModelSpec | None) -> bool:
+    """Whether a layer computes in float16, whose largest number is 65504 and smallest 6e-8."""
+    layers = spec.layers if spec is not None else ()
+    return any("float16" in layer.dtype_policy and "bfloat16" not in layer.dtype_policy for layer in layers)
+
+
 def own_losses(spec: ModelSpec | None) -> bool:
     """Whether a loss is of the user's own making."""
     return any(loss.custom for loss in losses_of(spec))

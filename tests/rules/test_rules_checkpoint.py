@@ -6,6 +6,8 @@ import math
 
 import pytest
 from making import (
+    array,
+    batches,
     census,
     evidence,
     fingerprint,
@@ -63,6 +65,24 @@ def maps(activation: str):
         layer("mean", "GlobalAveragePooling2D"),
         layer("shares", "Activation", activation="softmax"),
         loss=loss("categorical_crossentropy"),
+    )
+
+
+def untouched(*tensors):
+    return evidence(census=census(*tensors), optimizer=state(untouched_slots=True), spec=deep(2, "relu"))
+
+
+def warming(steps: float = 4000.0, values=(1.4, 1.4, 1.39, 1.39)):
+    """A classifier of four classes whose schedule warms up, after 70 steps."""
+    schedule = {"class_name": "Noam", "config": {"d_model": 16, "warmup_steps": steps}}
+    return evidence(
+        census=census(iterations=70),
+        optimizer=state(),
+        spec=spec(optimizer=optimizer(schedule=schedule)),
+        logs=log(series(values=values)),
+        batches=batches(
+            y=array("y", "target", min=0.0, max=3.0, integral=True, classes=tuple((float(i), 9) for i in range(4)))
+        ),
     )
 
 
@@ -387,6 +407,22 @@ ROWS = [
         lambda: evidence(optimizer=state(untouched_slots=True, iterations=3), spec=deep(2, "tanh")),
         cause=Cause.LOSS_FUNCTION,
     ),
+    Row(
+        "CKD135",  # two factors that start at zero hold each other there
+        lambda: untouched(tensor("low/a", rms=0.0, low=0.0, high=0.0), tensor("low/b", rms=0.0, low=0.0, high=0.0)),
+        lambda: untouched(tensor("low/a", rms=0.0, low=0.0, high=0.0), tensor("low/b")),
+        cause=Cause.INITIALIZATION,
+        says="2 kernels are zero throughout, first low/a",
+    ),
+    Row(
+        "CKD142",
+        lambda: warming(values=(1.4, 1.4, 1.39, 1.39, 1.39)),
+        lambda: warming(values=(1.4, 1.2, 0.9, 0.6, 0.4)),
+        cause=Cause.LEARNING_RATE,
+        severity=Severity.ERROR,
+        says="took 70 steps",
+    ),
+    Row("CKD142", lambda: warming(), lambda: warming(steps=90.0)),
     Row(
         "CKD135",  # gradient_accumulation_steps was given the wanted batch size
         lambda: evidence(optimizer=state(untouched_slots=True, iterations=196), spec=accumulating(256)),

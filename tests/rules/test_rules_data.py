@@ -27,13 +27,16 @@ from table import Row, fires, stays_silent
 
 from ckptdoctor.model import (
     Association,
+    Batches,
     Cause,
+    CompileSpec,
     Displacement,
     Experiment,
     FeatureStats,
     Growth,
     LayerActivity,
     LeftOut,
+    LossSpec,
     NonfinitePoint,
     Phase,
     ReplayStatus,
@@ -75,8 +78,31 @@ def classes(n: int = 10, **changes):
     )
 
 
+READER = spec(layer("words", "Embedding"), layer("out"))
 GROWING = (1.0, 1.2, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0)
 FALLING = (0.3, 0.35, 0.4, 0.42, 0.45, 0.5, 0.5, 0.55)
+
+
+def sorted_by_name(loss_of_years: str):
+    losses = (
+        LossSpec("years", loss_of_years, False, False, {}),
+        LossSpec("buys", "mean_squared_error", False, False, {}),
+    )
+    return evidence(
+        spec=spec(layer("years", units=1), layer("buys", units=1), compile=CompileSpec(optimizer(), losses, (), False)),
+        batches=Batches(
+            "b.npz", 8, (), (array(),), (array("y_buys", "target", min=0.0, max=1.0), array("y_years", "target"))
+        ),
+    )
+
+
+def mostly_dry(share: float):
+    """A run that never got below the absolute error of a constant, with a share of its targets at zero."""
+    dry = FeatureStats(0, 0, 0.0, 4.0, 0.33, 0.75, common=0.0, common_share=share)
+    return standing_still(
+        spec=spec(loss=loss("mean_absolute_error")),
+        batches=batches(y=array("y", "target", min=0.0, max=4.0, features=(dry,))),
+    )
 
 
 def tokens():
@@ -340,7 +366,8 @@ def activity(
 
 
 def standing_still(**changes):
-    return stuck(replay=replay(**({"skill": Skill(0.0, loss=2.303, trivial_loss=2.303)} | changes)))
+    parts = {key: changes.pop(key) for key in ("spec", "batches") if key in changes}
+    return stuck(replay=replay(**({"skill": Skill(0.0, loss=2.303, trivial_loss=2.303)} | changes)), **parts)
 
 
 ROWS = [
@@ -394,6 +421,22 @@ ROWS = [
         lambda: evidence(logs=log(series(values=(0.5, -0.2, -3.0))), spec=BINARY),
         lambda: evidence(logs=log(series(values=(0.5, -0.2, -3.0))), spec=spec(loss=loss("gauss_nll", custom=True))),
         cause=Cause.LOSS_FUNCTION,
+        severity=Severity.ERROR,
+    ),
+    Row(
+        "CKD205",  # rows that weigh less than nothing
+        lambda: evidence(logs=log(series(values=(0.5, -0.2, -3.0))), spec=CLASSIFIER, batches=batches()),
+        lambda: evidence(
+            logs=log(series(values=(0.5, -0.2, -3.0))),
+            spec=CLASSIFIER,
+            batches=batches(sample_weights=(array("sample_weight", "sample_weight", min=-4.0),)),
+        ),
+        severity=Severity.ERROR,
+    ),
+    Row(
+        "CKD205",
+        lambda: evidence(logs=log(series(values=(0.5, -0.2, -3.0))), spec=CLASSIFIER, batches=batches(y=classes(12))),
+        lambda: evidence(logs=log(series(values=(0.5, -0.2, -3.0))), spec=CLASSIFIER, batches=batches(y=classes(10))),
         severity=Severity.ERROR,
     ),
     Row(
@@ -709,6 +752,12 @@ ROWS = [
         lambda: evidence(replay=replay()),
         cause=Cause.LOSS_FUNCTION,
         severity=Severity.ERROR,
+    ),
+    Row(
+        "CKD501",  # a mean makes infinity only of what is huge already
+        lambda: reproduced(losses=(), phase=Phase.FORWARD, op="Mean"),
+        lambda: reproduced(losses=(), phase=Phase.FORWARD, op="Exp"),
+        cause=Cause.EXPLODING_GRADIENTS,
     ),
     Row(
         "CKD501",
@@ -1229,6 +1278,27 @@ ROWS = [
         ),
         lambda: evidence(spec=spec(layer("rnn", "LSTM"), layer("out")), batches=batches(array(shape=(8, 32, 60, 2)))),
         severity=Severity.INFO,
+    ),
+    Row(
+        "CKD406",  # the losses of two heads, given in the wrong order
+        lambda: sorted_by_name("binary_crossentropy"),
+        lambda: sorted_by_name("mean_squared_error"),
+        severity=Severity.ERROR,
+        says="Targets y_years run from -3 to 3",
+    ),
+    Row(
+        "CKD421",
+        lambda: evidence(spec=READER, batches=batches(array(min=0.0, max=0.98))),
+        lambda: evidence(spec=READER, batches=batches(array(min=0.0, max=90.0, integral=True))),
+        cause=Cause.DATA_SCALE,
+        severity=Severity.ERROR,
+    ),
+    Row(
+        "CKD422",
+        lambda: mostly_dry(0.8),
+        lambda: mostly_dry(0.3),
+        cause=Cause.LOSS_FUNCTION,
+        says="80% of the targets y are 0",
     ),
     Row(
         "CKD420",  # a mask spares the recurrence the padding

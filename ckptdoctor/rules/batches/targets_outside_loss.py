@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckptdoctor.model import ArrayStats, Cause, Evidence, Finding, LossSpec, Severity, Vote
-from ckptdoctor.rules.parts import maybe_spec, spec_of, votes
+from ckptdoctor.rules.parts import batches_of, losses_of, spec_of, votes
 from ckptdoctor.rules.registry import Limits, rule
 from ckptdoctor.rules.symptoms import BINARY, head, main_loss, targets
 
@@ -36,24 +36,36 @@ TINY = 0.02
     """,
 )
 def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
-    loss, array, found = main_loss(maybe_spec(evidence)), targets(evidence), head(spec_of(evidence))
-    if loss is None or array is None or array.min is None or array.max is None:
+    for loss, array, name in _pairs(evidence):
+        judged = _judge(loss, array) if array.min is not None and array.max is not None else None
+        if judged is None:
+            continue
+        text, severity, cast = judged
+        yield Finding(
+            rule="CKD406",
+            severity=severity,
+            message=text,
+            layer=name,
+            measured=array.max if (array.max or 0.0) > 1 else array.min,
+            threshold="0 to 1" if "crossentropy" in loss.name else "0 or more",
+            unit="target",
+            votes=cast,
+            data={"locates": True},
+        )
+
+
+def _pairs(evidence: Evidence) -> Iterator[tuple[LossSpec, ArrayStats, str | None]]:
+    """Each loss with its recorded targets and the name of its output layer; those of several outputs by their names."""
+    spec = spec_of(evidence)
+    loss, array = main_loss(spec), targets(evidence)
+    if loss is not None and array is not None:
+        found = head(spec)
+        yield loss, array, found[0].name if found is not None else None
         return
-    judged = _judge(loss, array)
-    if judged is None:
-        return
-    text, severity, cast = judged
-    yield Finding(
-        rule="CKD406",
-        severity=severity,
-        message=text,
-        layer=found[0].name if found is not None else None,
-        measured=array.max if array.max > 1 else array.min,
-        threshold="0 to 1" if "crossentropy" in loss.name else "0 or more",
-        unit="target",
-        votes=cast,
-        data={"locates": True},
-    )
+    arrays = {one.name.removeprefix("y_"): one for one in batches_of(evidence).targets}
+    for one in losses_of(spec):
+        if one.output is not None and one.output in arrays:
+            yield one, arrays[one.output], one.output if spec.layer(one.output) is not None else None
 
 
 def _judge(loss: LossSpec, array: ArrayStats) -> tuple[str, Severity, tuple[Vote, ...]] | None:

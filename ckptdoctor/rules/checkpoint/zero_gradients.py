@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ckptdoctor.model import Cause, Evidence, Finding, ModelSpec, Severity
+from ckptdoctor.model import Cause, Census, Evidence, Finding, Role, Severity
 from ckptdoctor.rules.parts import maybe_spec, optimizer_of, optimizer_spec_of, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
-from ckptdoctor.rules.symptoms import own_losses, units_can_die
+from ckptdoctor.rules.symptoms import computes_in_half, own_losses, units_can_die
 
 
 @rule(
@@ -41,13 +41,17 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     if not state.untouched_slots or (state.iterations or 0) < limits["steps"]:
         return
     spec = maybe_spec(evidence)
-    half = spec is not None and _computes_in_half(spec)
+    half = computes_in_half(spec)
     optimizer = optimizer_spec_of(spec)
     scaled = optimizer is not None and optimizer.loss_scaled
     dying = units_can_die(spec)
     wanted = optimizer.config.get("gradient_accumulation_steps") if optimizer is not None else None
     if isinstance(wanted, int) and wanted > (state.iterations or 0):
         yield _never_enough(wanted, state.iterations or 0)
+        return
+    zero = _zero_kernels(evidence)
+    if len(zero) > 1:
+        yield _nothing_to_multiply(state.iterations or 0, zero)
         return
     yield Finding(
         rule="CKD135",
@@ -66,6 +70,37 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
                 "a loss may not depend on the weights",
             ),
         ),
+    )
+
+
+def _zero_kernels(evidence: Evidence) -> list[str]:
+    """Trainable weights of two axes or more that are zero throughout, as they still are after training."""
+    census = evidence.census
+    if not isinstance(census, Census):
+        return []
+    return [
+        t.info.label
+        for t in census.of_role(Role.WEIGHT)
+        if len(t.info.shape) > 1 and t.absmax == 0 and t.info.trainable is not False
+    ]
+
+
+def _nothing_to_multiply(taken: int, zero: list[str]) -> Finding:
+    why = "the gradient of a weight is multiplied by the weights after it: where both are zero, neither ever moves"
+    return Finding(
+        rule="CKD135",
+        severity=Severity.ERROR,
+        message=f"After {taken:,} steps every slot of the optimizer is zero, and {len(zero)} kernels are zero throughout, first {zero[0]}.",
+        layer=zero[0].rpartition("/")[0] or None,
+        measured=float(len(zero)),
+        threshold=1.0,
+        unit="kernels that are zero",
+        votes=votes(
+            (Cause.INITIALIZATION, 6.0, why),
+            (Cause.ACTIVATION, -1.5, "zero kernels explain it"),
+            (Cause.VANISHING_GRADIENTS, 1.0, "no gradient arrives"),
+        ),
+        data={"locates": True},
     )
 
 
@@ -89,7 +124,3 @@ DEAD = "dead units pass no gradient"
 def _loss_weight(*, dying: bool, own: bool) -> float:
     """A step, a sign or a rounding in a loss of one's own has no slope; no built-in loss is like that."""
     return 0.8 if dying and not own else 1.2 if dying else 3.0 if own else 1.0
-
-
-def _computes_in_half(spec: ModelSpec) -> bool:
-    return any("float16" in layer.dtype_policy and "bfloat16" not in layer.dtype_policy for layer in spec.layers)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from ckptdoctor.model import Cause, Evidence, Finding, Severity, Vote
+from ckptdoctor.model import Batches, Cause, Evidence, Finding, Severity, Vote
 from ckptdoctor.rules.checkpoint.learning_rate_unusual import ADAPTIVE
 from ckptdoctor.rules.log.series import loss
 from ckptdoctor.rules.parts import losses_of, maybe_spec, votes
@@ -52,20 +52,27 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         message=f"{series.name} was never finite: it is {word} from {first} on{at}.",
         epoch=int(series.steps[0]) if series.axis == "epoch" else None,
         measured=str(series.first_nonfinite[1]),
-        votes=_adaptive() if adaptive else _plain(squared),
+        votes=_adaptive(large=_large_inputs(evidence)) if adaptive else _plain(squared),
     )
 
 
-def _adaptive() -> tuple[Vote, ...]:
+def _adaptive(*, large: bool) -> tuple[Vote, ...]:
     why = "non-finite from the start under an optimizer whose steps are bounded"
     return votes(
         (Cause.DATA_NONFINITE, 1.2, why),
         (Cause.LABELS, 0.8, why),
         (Cause.LOSS_FUNCTION, 0.8, why),
         (Cause.ACTIVATION, 0.4, why),
+        (Cause.DATA_SCALE, 0.8 if large else 0.0, "the first step sees inputs that are not scaled"),
         (Cause.LEARNING_RATE, -1.0, why),
         (Cause.EXPLODING_GRADIENTS, -0.8, why),
     )
+
+
+def _large_inputs(evidence: Evidence) -> bool:
+    """Whether recorded inputs reach ten times what initialisers assume, and no embedding looks them up."""
+    arrays = evidence.batches.inputs if isinstance(evidence.batches, Batches) else ()
+    return any(((a.max or 0.0) > 10 and not a.integral) or (a.max or 0.0) == 255 for a in arrays)
 
 
 def _plain(squared: bool) -> tuple[Vote, ...]:

@@ -136,6 +136,9 @@ def _general(pattern: Pattern, *, grown: bool) -> list[tuple[Cause, float, str]]
 
 
 def _nothing_helps(rate: Outcome, clip: Outcome, scale: Outcome) -> list[tuple[Cause, float, str]]:
+    if rate is Outcome.FAILS and clip is Outcome.FINITE:
+        why = "clipping removes the overflow, a rate a hundred times smaller does not"
+        return [(Cause.EXPLODING_GRADIENTS, 1.8, why), (Cause.LEARNING_RATE, -0.5, why)]
     if Outcome.FAILS in (rate, clip) and Outcome.HEALS not in (rate, clip, scale):
         why = "neither rate nor clipping nor scaling removes it: the fault is in a formula or in the data"
         return [

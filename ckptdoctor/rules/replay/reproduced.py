@@ -6,11 +6,12 @@ import math
 from collections.abc import Iterator
 
 from ckptdoctor.model import Cause, Evidence, Finding, NonfinitePoint, Phase, Replay, ReplayStatus, Severity, Vote
-from ckptdoctor.rules.parts import replay_of, votes
+from ckptdoctor.rules.parts import maybe_spec, replay_of, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
-from ckptdoctor.rules.symptoms import THROWN_FAR, largest_kernel, replay_start
+from ckptdoctor.rules.symptoms import THROWN_FAR, computes_in_half, largest_kernel, replay_start
 
 FORMULA_OPS = ("Log", "Sqrt", "Rsqrt", "Div", "Reciprocal", "Pow", "Xdivy", "Xlogy", "Acos", "Asin", "Atanh", "Select")
+LINEAR_OPS = ("MatMul", "BatchMatMul", "Einsum", "Conv", "DepthwiseConv", "Mean", "Sum", "Add", "BiasAdd", "AvgPool")
 EXPONENTIAL_OPS = ("Exp", "Expm1", "Sinh", "Cosh", "Softplus")
 
 
@@ -58,7 +59,13 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         measured=growth if growth is not None else f"step {bad.step}",
         threshold=limits["growth"],
         unit="last finite loss ÷ first loss",
-        votes=_votes(bad, growth, limits["growth"], thrown=largest_kernel(replay_start(evidence))),
+        votes=_votes(
+            bad,
+            growth,
+            limits["growth"],
+            thrown=largest_kernel(replay_start(evidence)),
+            half=computes_in_half(maybe_spec(evidence)),
+        ),
         data={"confirms": Cause.DATA_NONFINITE.value} if bad.phase is Phase.INPUT else {},
     )
 
@@ -71,7 +78,7 @@ def loss_growth(replay: Replay) -> float | None:
     return abs(losses[-1]) / abs(losses[0])
 
 
-def _votes(bad: NonfinitePoint, growth: float | None, limit: float, *, thrown: float) -> tuple[Vote, ...]:
+def _votes(bad: NonfinitePoint, growth: float | None, limit: float, *, thrown: float, half: bool) -> tuple[Vote, ...]:
     op = bad.op or ""
     if bad.phase is Phase.INPUT:
         return votes(
@@ -113,6 +120,18 @@ def _votes(bad: NonfinitePoint, growth: float | None, limit: float, *, thrown: f
         ]
     elif bad.phase is Phase.FORWARD:
         exponential = op.startswith(EXPONENTIAL_OPS)
+        if op.startswith(LINEAR_OPS) and not half:
+            why = f"{op} only adds and multiplies: what it was given had grown before"
+            return votes(
+                *cast,
+                (Cause.EXPLODING_GRADIENTS, 1.2, why),
+                (Cause.DATA_SCALE, 0.8, why),
+                (Cause.INITIALIZATION, 0.4, why),
+                (Cause.ARCHITECTURE, 0.6, why),
+                (Cause.LABELS, -1.5, "targets play no part in the forward pass"),
+                (Cause.LOSS_FUNCTION, -1.0, "the loss plays no part in the forward pass"),
+                (Cause.DATA_NONFINITE, -1.5, "the inputs were finite"),
+            )
         cast += [
             (
                 Cause.ACTIVATION,
