@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from ckptdoctor.causes import CAUSE_DOCS
-from ckptdoctor.model import Batches, Cause, Evidence, Experiment, Fix, ModelSpec, OptimizerSpec, Replay
+from ckptdoctor.model import Batches, Cause, Evidence, Experiment, Fix, ModelSpec, OptimizerSpec, Replay, Timeline
 from ckptdoctor.rules.courses import rise, training_loss
 from ckptdoctor.rules.parts import maybe_spec, optimizer_spec_of
 from ckptdoctor.rules.symptoms import head, learning_rate, main_loss, optimizer_class, went_nonfinite
@@ -23,6 +23,8 @@ USUAL_RATES: dict[str, float] = {
     "Ftrl": 1e-2,
 }
 """Rates to begin with: Keras' defaults, but for Lion a tenth of Adam's and for Adagrad and Adadelta those of their papers."""
+FAR = 3.0
+"""Distance of a kernel ÷ its size from which it was thrown rather than trained (CKD307; hand-chosen)."""
 
 WATCH: dict[Cause, str] = {
     Cause.DATA_NONFINITE: "np.isfinite over every batch for one epoch",
@@ -118,10 +120,12 @@ def _other_rate(evidence: Evidence) -> tuple[str, str] | None:
 
 
 def _went_too_far(evidence: Evidence) -> bool:
-    """The run failed, or its loss ended above where it began."""
+    """The run failed, its loss ended above where it began, or a kernel went several times its own size."""
     loss = training_loss(evidence)
     risen = rise(loss) if loss is not None else None
-    return went_nonfinite(evidence) or (risen is not None and risen > 0)
+    went = evidence.timeline.displacement if isinstance(evidence.timeline, Timeline) else ()
+    far = any(d.relative is not None and d.relative > FAR and "bias" not in d.variable for d in went)
+    return went_nonfinite(evidence) or far or (risen is not None and risen > 0)
 
 
 def _optimizer_code(evidence: Evidence, argument: str) -> str:

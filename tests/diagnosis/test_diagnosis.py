@@ -21,6 +21,7 @@ from ckptdoctor.diagnosis import PRIORS, conclude, softmax
 from ckptdoctor.model import (
     FAULTS,
     Cause,
+    Displacement,
     Experiment,
     Finding,
     Grade,
@@ -211,6 +212,17 @@ def test_another_rate_is_the_usual_one_or_a_step_in_the_direction_the_course_ask
     given_evidence = evidence(census=census(), optimizer=state(optimizer, rate), logs=log(series(values=values)))
     fix = advise(Cause.LEARNING_RATE, given_evidence)
     assert f": {advised} instead of" in fix.text
+
+
+def test_a_kernel_that_was_thrown_asks_for_a_smaller_rate_whatever_the_loss_does():
+    went = Displacement("out/kernel", "out", "kernel", distance=4.0, size=0.5)
+    given_evidence = evidence(
+        census=census(),
+        optimizer=state("SGD", 0.05),
+        logs=log(series(values=(9.0, 8.0, 8.0, 8.0))),
+        timeline=timeline(point(0), point(5), displacement=(went,)),
+    )
+    assert ": 0.005 instead of 0.05" in advise(Cause.LEARNING_RATE, given_evidence).text
 
 
 @pytest.mark.parametrize("part", ["spec", "optimizer", "logs", "batches", "timeline"])
