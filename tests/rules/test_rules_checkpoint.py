@@ -68,6 +68,12 @@ def maps(activation: str):
     )
 
 
+def likelihood(name: str, activation: str = "linear"):
+    """A failed run whose own loss takes a mean and a spread."""
+    head = layer(name, units=1, activation=activation)
+    return evidence(census=census(tensor(nan=3)), spec=spec(layer("h"), head, loss=loss("nll", custom=True)))
+
+
 def untouched(*tensors):
     return evidence(census=census(*tensors), optimizer=state(untouched_slots=True), spec=deep(2, "relu"))
 
@@ -423,6 +429,14 @@ ROWS = [
         says="took 70 steps",
     ),
     Row("CKD142", lambda: warming(), lambda: warming(steps=90.0)),
+    Row(
+        "CKD143",
+        lambda: likelihood("sigma"),
+        lambda: likelihood("log_sigma"),
+        cause=Cause.ACTIVATION,
+        says="sigma is linear",
+    ),
+    Row("CKD143", lambda: likelihood("sigma"), lambda: likelihood("sigma", activation="softplus")),
     Row(
         "CKD135",  # gradient_accumulation_steps was given the wanted batch size
         lambda: evidence(optimizer=state(untouched_slots=True, iterations=196), spec=accumulating(256)),
