@@ -156,6 +156,47 @@ def scale_of(arrays: Sequence[NDArray[Any]]) -> Scale | None:
     return Scale(np.asarray(mean), np.where(std > 1e-12, std, 1.0))
 
 
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """The middle 98 % of each feature (last axis), and its scale once the rest is clipped to it.
+
+    `far` is how often the middle's width fits into the distance of the furthest value, at most over the features.
+    """
+
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    scale: Scale
+    far: float
+
+    def apply(self, array: NDArray[Any]) -> NDArray[Any]:
+        """The array clipped and standardised, in its own dtype."""
+        return self.scale.apply(np.clip(array, self.low, self.high).astype(array.dtype))
+
+
+def clip_of(arrays: Sequence[NDArray[Any]]) -> Clip | None:
+    """Where to clip recorded arrays of shape (rows, features); None for integers, other ranks, and values not finite."""
+    if arrays[0].dtype.kind != "f" or arrays[0].ndim != 2:
+        return None
+    joined = np.concatenate(list(arrays)).astype(np.float64)
+    if not joined.size or not np.isfinite(joined).all():
+        return None
+    low, high = np.percentile(joined, [1, 99], axis=0)
+    width = np.where(high > low, high - low, np.inf)
+    far = float((np.maximum(joined.max(axis=0) - high, low - joined.min(axis=0)) / width).max())
+    scale = scale_of([np.clip(joined, low, high)])
+    return Clip(low, high, scale, far) if scale is not None else None
+
+
+def clipped(clips: Sequence[Clip | None]) -> Callable[[Batch], Batch]:
+    """Inputs clipped to the middle 98 % of their features, then standardised."""
+
+    def alter(batch: Batch) -> Batch:
+        x = tuple(a if c is None else c.apply(a) for a, c in zip(batch.inputs, clips, strict=True))
+        return replace(batch, inputs=x)
+
+    return alter
+
+
 def standardise(inputs: Sequence[Scale | None], targets: Sequence[Scale | None]) -> Callable[[Batch], Batch]:
     """Inputs, and targets where scales are given, with mean 0 and standard deviation 1."""
 

@@ -17,6 +17,8 @@ from ckptdoctor.replay.losses import masked_targets
 from ckptdoctor.replay.rebuild import head_activation
 from ckptdoctor.replay.situation import Situation, all_finite
 
+FAR_OUT = 20.0  # widths of the middle 98 % from which a value sets the scale of all others; hand-chosen
+
 
 def rows(at: Situation) -> list[Trial]:
     trials: list[Trial] = []
@@ -127,6 +129,17 @@ def standardising(at: Situation) -> list[Trial]:
                 Cause.DATA_SCALE,
                 "x = (x - x_train.mean(axis=0)) / x_train.std(axis=0)",
                 changes.standardise(inputs, none),
+            )
+        )
+    clips = [changes.clip_of([b.inputs[n] for b in at.batches]) for n in range(len(first.inputs))]
+    if any(c is not None and c.far >= FAR_OUT for c in clips):
+        trials.append(
+            changes.data_trial(
+                "robust_inputs",
+                "inputs clipped to the middle 98 % of each feature, then standardised",
+                Cause.DATA_SCALE,
+                "x = np.clip(x, *np.percentile(x_train, [1, 99], axis=0)); x = (x - x.mean(axis=0)) / x.std(axis=0)",
+                changes.clipped(clips),
             )
         )
     regression = not any("crossentropy" in n for n in at.step.plan.names) and head_activation(at.model) in (

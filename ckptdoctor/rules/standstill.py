@@ -6,7 +6,7 @@ Every test asks for both, since a converged run no longer moves and a young one 
 
 from __future__ import annotations
 
-from ckptdoctor.model import Evidence, Experiment, Replay, Skill
+from ckptdoctor.model import Association, Batches, Evidence, Experiment, Replay, Skill
 from ckptdoctor.rules.courses import (
     MIN_EPOCHS,
     epochs,
@@ -42,6 +42,7 @@ HELD_BACK = 0.6  # share explained by a run that stands still before it is done;
 NEARLY_ALL = 0.9  # share explained by one change of it, on the same rows in as many steps; hand-chosen
 MOST = 0.75  # share that simple models explain, from which a run that explains none missed it; hand-chosen
 NOTHING = 0.1  # share explained below which nothing was learned; hand-chosen, as in `_shows_skill`
+NOTHING_FOUND = 0.03  # share that simple models explain, within what a lucky sample shows; hand-chosen
 NOTHING_LOST = 0.9  # of the constant's loss, likewise
 CONSTANT = 1e-3  # spread of predictions ÷ spread of targets below which the output is one value; hand-chosen
 
@@ -53,6 +54,8 @@ def standstill(evidence: Evidence) -> Standstill | None:
     skill = evidence.replay.skill if isinstance(evidence.replay, Replay) else None
     if skill is not None and (held := _held_back(evidence, skill)) is not None:
         return held
+    if skill is not None and (told := _nothing_transfers(evidence, skill)) is not None:
+        return told
     if skill is not None:
         told = _by_skill(skill, evidence)
         if told is not None:
@@ -187,6 +190,38 @@ def _over_constant(skill: Skill) -> float | None:
     if skill.loss is None or skill.trivial_loss is None or skill.trivial_loss <= 0:
         return None
     return skill.loss / skill.trivial_loss
+
+
+def _nothing_transfers(evidence: Evidence, skill: Skill) -> Standstill | None:
+    """Whatever is tried learns the recorded rows by heart, and nothing of it holds for rows that were kept apart.
+
+    Simple models find next to nothing either: the targets are not those of these rows.
+    """
+    replay = evidence.replay
+    after = replay.baseline.after if isinstance(replay, Replay) and replay.baseline is not None else None
+    if not isinstance(replay, Replay) or after is None or after.held_out is None or epochs(evidence) < LONG:
+        return None
+    kept = [e.held_out for e in replay.experiments if e.held_out is not None]
+    measured = evidence.batches.association if isinstance(evidence.batches, Batches) else None
+    nothing = isinstance(measured, Association) and measured.rows >= MIN_ROWS and measured.score < NOTHING_FOUND
+    if not nothing or len(kept) < 3 or max(*kept, after.held_out) >= NOTHING or _elsewise(evidence, replay):
+        return None
+    if (
+        skill.score is None
+        or skill.score >= 2 * NOTHING
+        or max((e.score or 0.0) for e in replay.experiments) < BY_HEART
+    ):
+        return None
+    text = (
+        f"Rows kept apart are predicted no better than by a constant ({after.held_out:.2f}) however the model is trained, though "
+        "rows trained on are learned by heart; simple models find nothing either."
+    )
+    return Standstill("by_heart", text, after.held_out, NOTHING, "share explained of rows kept apart", 0.8)
+
+
+def _elsewise(evidence: Evidence, replay: Replay) -> bool:
+    """Whether what was replayed asks something else of the rows than the run did."""
+    return bool(replay.custom_loss or replay.left_out) or weighted(evidence)
 
 
 def _misses_what_a_change_finds(evidence: Evidence, ratio: float) -> bool:

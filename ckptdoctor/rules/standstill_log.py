@@ -54,7 +54,8 @@ class Standstill:
 
     Attributes:
         kind: `constant_output`, `no_better_than_constant`, `worse_than_constant`, `chance` (nothing predicts these
-            targets), `fails_an_easy_task`, `held_back` (one change learns nearly all), `crawls`, `gets_worse`.
+            targets), `fails_an_easy_task`, `held_back` (one change learns nearly all), `crawls`, `gets_worse`,
+            `by_heart` (nothing holds for rows kept apart).
         message: one sentence with the numbers. measured, threshold, unit: the number that was judged.
         sure: 0 to 1, how much of the question the evidence covers.
     """

@@ -105,6 +105,38 @@ def mostly_dry(share: float):
     )
 
 
+def far_out(z: float):
+    return FeatureStats(0, 0, 0.0, 1.0, 0.003, 0.06, outlier_z=z)
+
+
+def by_heart(apart: float, *, weights: bool = False):
+    """A run that learned a little of its rows; `apart` is the score of the changed ones on rows kept apart."""
+    tried = tuple(
+        replace(experiment(f"lr*{n}", Cause.LEARNING_RATE, learns=False), score=0.7, held_out=apart) for n in (1, 2, 3)
+    )
+    extra = {"sample_weights": (array("sample_weight", "sample_weight"),)} if weights else {}
+    return stuck(
+        logs=log(series(values=(2.9, 2.7, 2.6, 2.5, 2.4, 2.25, 2.15, 2.0))),
+        batches=batches(y=classes(), association=known(0.01), **extra),
+        replay=replay(
+            skill=Skill(0.12, loss=2.0, trivial_loss=2.303),
+            baseline=Baseline("first", None, 400, False, after=Skill(0.3, held_out=-0.02)),
+            experiments=tried,
+        ),
+    )
+
+
+def attending(*more):
+    """A classifier of token sequences by attention; `more` stands beside the embedding of the tokens."""
+    return spec(
+        layer("words", "Embedding"),
+        *more,
+        layer("attend", "MultiHeadAttention"),
+        layer("out", units=10, activation="softmax"),
+        loss=loss("sparse_categorical_crossentropy"),
+    )
+
+
 def tokens():
     return array(min=0.0, max=49.0, mean=25.0, std=14.0, integral=True, dtype="int32")
 
@@ -1299,6 +1331,28 @@ ROWS = [
         lambda: mostly_dry(0.3),
         cause=Cause.LOSS_FUNCTION,
         says="80% of the targets y are 0",
+    ),
+    Row(
+        "CKD423",
+        lambda: stuck(batches=batches(array(features=(far_out(3e5),)), classes())),
+        lambda: stuck(batches=batches(array(features=(far_out(60.0),)), classes())),
+        cause=Cause.DATA_SCALE,
+        severity=Severity.WARNING,
+    ),
+    Row(
+        "CKD601",  # rows are learned by heart whatever is changed, and nothing of it holds elsewhere
+        lambda: by_heart(-0.02),
+        lambda: by_heart(0.4),
+        severity=Severity.ERROR,
+        says="learned by heart",
+    ),
+    Row("CKD601", lambda: by_heart(-0.02), lambda: by_heart(-0.02, weights=True), severity=Severity.ERROR),
+    Row(
+        "CKD144",  # a second embedding tells the places
+        lambda: stuck(spec=attending()),
+        lambda: stuck(spec=attending(layer("places", "Embedding"))),
+        cause=Cause.ARCHITECTURE,
+        says="attends to tokens whose places nothing tells",
     ),
     Row(
         "CKD420",  # a mask spares the recurrence the padding

@@ -16,6 +16,7 @@ WEIGHTS: dict[str, tuple[Cause, float]] = {
     "lr*": (Cause.LEARNING_RATE, 2.2),
     "lr/": (Cause.LEARNING_RATE, 2.0),
     "standardise_inputs": (Cause.DATA_SCALE, 2.5),
+    "robust_inputs": (Cause.DATA_SCALE, 3.0),
     "output_activation": (Cause.ACTIVATION, 2.8),
     "stable_loss": (Cause.LOSS_FUNCTION, 2.2),
     "safe_activation": (Cause.ACTIVATION, 1.6),
