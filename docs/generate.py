@@ -160,6 +160,9 @@ def constants_page() -> str:
         "|---|---|---|",
         f"| `UNKNOWN_LOG_ODDS` | {diagnosis.UNKNOWN_LOG_ODDS:g} | sum that a cause must pass to be preferred over `unknown` |",
         f"| `TEMPERATURE` | {diagnosis.TEMPERATURE:g} | sums are divided by it before they become probabilities |",
+        f"| `CEILING` | {diagnosis.CEILING[True]:g}, {diagnosis.CEILING[False]:g} | how sure a cause is at most, observed or "
+        "proved, and otherwise: probabilities are multiplied by it |",
+        f"| `HEALTHY` | {diagnosis.HEALTHY:g} | how sure `healthy` is at most |",
         f"| `LIKELY` | {diagnosis.LIKELY:g} | confidence from which a cause is `likely` (and may be `confirmed`) |",
         f"| `POSSIBLE` | {diagnosis.POSSIBLE:g} | confidence from which a cause is `possible` |",
         "",
