@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from making import (
@@ -72,6 +73,13 @@ def likelihood(name: str, activation: str = "linear"):
     """A failed run whose own loss takes a mean and a spread."""
     head = layer(name, units=1, activation=activation)
     return evidence(census=census(tensor(nan=3)), spec=spec(layer("h"), head, loss=loss("nll", custom=True)))
+
+
+def residual(*more):
+    """A failed run through five residual sums."""
+    sums = tuple(replace(layer(f"add{n}", "Add"), inbound=("h", "x")) for n in range(5))
+    whole = spec(layer("h"), *more, layer("out", units=1))
+    return evidence(census=census(tensor(nan=3)), spec=replace(whole, layers=(*whole.layers, *sums)))
 
 
 def untouched(*tensors):
@@ -435,6 +443,12 @@ ROWS = [
         lambda: likelihood("log_sigma"),
         cause=Cause.ACTIVATION,
         says="sigma is linear",
+    ),
+    Row(
+        "CKD145",
+        lambda: residual(),
+        lambda: residual(layer("norm", "LayerNormalization")),
+        cause=Cause.EXPLODING_GRADIENTS,
     ),
     Row("CKD143", lambda: likelihood("sigma"), lambda: likelihood("sigma", activation="softplus")),
     Row(

@@ -137,6 +137,9 @@ def attending(*more):
     )
 
 
+SHARES = spec(layer("h"), layer("out", units=10, activation="softmax"), loss=loss("mean_squared_error"))
+
+
 def tokens():
     return array(min=0.0, max=49.0, mean=25.0, std=14.0, integral=True, dtype="int32")
 
@@ -1353,6 +1356,13 @@ ROWS = [
         lambda: stuck(spec=attending(layer("places", "Embedding"))),
         cause=Cause.ARCHITECTURE,
         says="attends to tokens whose places nothing tells",
+    ),
+    Row(
+        "CKD407",  # class numbers under a loss of distances are no matter of range
+        lambda: stuck(spec=SHARES, batches=batches(y=classes(10))),
+        lambda: stuck(spec=SHARES, batches=batches(y=classes(30))),
+        cause=Cause.LOSS_FUNCTION,
+        says="class numbers from 0 to 9",
     ),
     Row(
         "CKD420",  # a mask spares the recurrence the padding

@@ -174,6 +174,8 @@ FEATURE = Record(
         plain("outlier_z", Optional(REAL), "largest robust z-score"),
         plain("code", Optional(REAL), "a repeated value far outside all others, as for missing values"),
         plain("code_count", INTEGER, "how often it stands"),
+        plain("common", Optional(REAL), "the most frequent value"),
+        plain("common_share", REAL, "its share of the values that were looked at"),
     ),
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ckptdoctor.model import Cause, Evidence, Finding, Severity
+from ckptdoctor.model import ArrayStats, Cause, Evidence, Finding, LayerSpec, LossSpec, Severity
 from ckptdoctor.rules.parts import maybe_spec, spec_of, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
 from ckptdoctor.rules.standstill import standstill
@@ -61,6 +61,9 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     if not (below or above):
         return
     stuck = standstill(evidence) is not None
+    if activation == "softmax" and _are_classes(array, layer):
+        yield _classes_as_numbers(array, layer, loss, stuck=stuck)
+        return
     share = _share_outside(array.mean, low if below else high)
     yield Finding(
         rule="CKD407",
@@ -77,6 +80,36 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
             (Cause.ACTIVATION, 4.0 if stuck else 1.5, f"{activation} cannot reach the targets{share}"),
             (Cause.DATA_SCALE, 1.0 if above else 0.0, "targets could be scaled into the range"),
         ),
+        data={"locates": True},
+    )
+
+
+def _are_classes(array: ArrayStats, layer: LayerSpec) -> bool:
+    """One whole number a row, from 0 to below the number of units: the number of a class."""
+    single = len(array.shape) <= 2 or array.shape[-1] == 1
+    units = layer.units or 0
+    return (
+        single
+        and array.integral
+        and array.min is not None
+        and array.min >= 0
+        and units > 1
+        and (array.max or 0) < units
+    )
+
+
+def _classes_as_numbers(array: ArrayStats, layer: LayerSpec, loss: LossSpec, *, stuck: bool) -> Finding:
+    why = f"{loss.name} compares each of the {layer.units} shares with the number of the class"
+    return Finding(
+        rule="CKD407",
+        severity=Severity.ERROR if stuck else Severity.WARNING,
+        message=f"Targets {array.name} are class numbers from 0 to {array.max:.3g}, and {layer.name} gives {layer.units} shares: {why}; "
+        "sparse_categorical_crossentropy looks the share of the class up.",
+        layer=layer.name,
+        measured=array.max,
+        threshold=1.0,
+        unit="target",
+        votes=votes((Cause.LOSS_FUNCTION, 4.5 if stuck else 1.5, why), (Cause.LABELS, 2.5 if stuck else 1.0, why)),
         data={"locates": True},
     )
 
