@@ -137,6 +137,7 @@ def attending(*more):
     )
 
 
+TANH_HEAD = spec(layer("h"), layer("out", units=1, activation="tanh"), loss=loss("binary_crossentropy"))
 SHARES = spec(layer("h"), layer("out", units=10, activation="softmax"), loss=loss("mean_squared_error"))
 
 
@@ -1363,6 +1364,13 @@ ROWS = [
         lambda: stuck(spec=SHARES, batches=batches(y=classes(30))),
         cause=Cause.LOSS_FUNCTION,
         says="class numbers from 0 to 9",
+    ),
+    Row(
+        "CKD122",  # where the run stands still, a head that is no probability outweighs a rate that would hide it
+        lambda: stuck(spec=TANH_HEAD),
+        lambda: stuck(spec=CLASSIFIER),
+        cause=Cause.ACTIVATION,
+        says="no probability",
     ),
     Row(
         "CKD420",  # a mask spares the recurrence the padding

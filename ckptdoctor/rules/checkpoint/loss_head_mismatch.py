@@ -7,7 +7,11 @@ from collections.abc import Iterator
 from ckptdoctor.model import Cause, Evidence, Finding, Severity
 from ckptdoctor.rules.parts import spec_of, votes
 from ckptdoctor.rules.registry import Limits, rule
+from ckptdoctor.rules.standstill import standstill
 from ckptdoctor.rules.symptoms import BINARY, CATEGORICAL, head, main_loss
+
+CERTAIN = 2.5  # weight of a pair that contradicts the definition of the loss; hand-chosen
+STUCK = 1.7  # by which it counts more where the run stands still; hand-chosen
 
 
 @rule(
@@ -42,6 +46,9 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     if judged is None:
         return
     text, weight, cause = judged
+    plain = weight >= CERTAIN and standstill(evidence) is not None
+    if plain:
+        weight *= STUCK  # a pair that cannot work, in a run that does not: steps of another size only hide it
     other = Cause.ACTIVATION if cause is Cause.LOSS_FUNCTION else Cause.LOSS_FUNCTION
     yield Finding(
         rule="CKD122",
@@ -51,6 +58,7 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         measured=activation,
         threshold=loss.name,
         votes=votes((cause, weight, text), (other, weight * 0.75, text), (Cause.LABELS, weight * 0.2, text)),
+        data={"locates": True} if plain else {},
     )
 
 
