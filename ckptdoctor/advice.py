@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from ckptdoctor.causes import CAUSE_DOCS
-from ckptdoctor.model import Batches, Cause, Evidence, Experiment, Fix, ModelSpec, OptimizerSpec, Replay, Timeline
+from ckptdoctor.model import (
+    Batches,
+    Cause,
+    Evidence,
+    Experiment,
+    Finding,
+    Fix,
+    ModelSpec,
+    OptimizerSpec,
+    Replay,
+    Timeline,
+)
 from ckptdoctor.rules.courses import rise, training_loss
 from ckptdoctor.rules.parts import maybe_spec, optimizer_spec_of
 from ckptdoctor.rules.symptoms import head, learning_rate, main_loss, optimizer_class, went_nonfinite
@@ -42,8 +54,12 @@ WATCH: dict[Cause, str] = {
 }
 
 
-def advise(cause: Cause, evidence: Evidence) -> Fix:
-    """The remedy for a cause: the experiment that healed, else one derived from the configuration, else the general one."""
+def advise(cause: Cause, evidence: Evidence, findings: Sequence[Finding] = ()) -> Fix:
+    """The remedy for a cause.
+
+    The experiment that healed; else what the finding that speaks loudest for it says (`data["fix"]`, `data["code"]`); else
+    one derived from the configuration; else the general one.
+    """
     tested = _tested(cause, evidence)
     watch = WATCH.get(cause, "")
     if tested is not None:
@@ -51,8 +67,20 @@ def advise(cause: Cause, evidence: Evidence) -> Fix:
         return Fix(
             text=f"{_sentence(tested.change)} {verb} (tried by replay).", code=tested.code, tested=True, watch=watch
         )
-    text, code = _derived(cause, evidence)
+    text, code = _told(cause, findings) or _derived(cause, evidence)
     return Fix(text=text, code=code, tested=False, watch=watch)
+
+
+def _told(cause: Cause, findings: Sequence[Finding]) -> tuple[str, str] | None:
+    """The remedy of the loudest finding for the cause, where it has one of its own."""
+    loudest = max(findings, key=lambda f: sum(v.weight for v in f.votes if v.cause is cause), default=None)
+    if (
+        loudest is None
+        or not loudest.data.get("fix")
+        or not any(v.cause is cause and v.weight > 0 for v in loudest.votes)
+    ):
+        return None
+    return str(loudest.data["fix"]), str(loudest.data.get("code", ""))
 
 
 def _sentence(text: str) -> str:

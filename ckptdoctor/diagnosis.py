@@ -113,7 +113,7 @@ def _rank(findings: Sequence[Finding], evidence: Evidence) -> tuple[RankedCause,
             grade=_grade(shares[cause], confirmed=cause in confirmed),
             log_odds=sums[cause],
             contributions=tuple(sorted(terms[cause], key=lambda c: -abs(c.weight))),
-            fix=advise(cause, evidence),
+            fix=advise(cause, evidence, findings),
         )
         for cause in FAULTS
     ]

@@ -214,6 +214,22 @@ def test_another_rate_is_the_usual_one_or_a_step_in_the_direction_the_course_ask
     assert f": {advised} instead of" in fix.text
 
 
+def test_the_loudest_finding_may_know_the_remedy_itself():
+    own = finding(Cause.DATA_SCALE, data={"fix": "Hand the ids over as they are.", "code": "x = ids"})
+    louder = finding(Cause.DATA_SCALE, weight=5.0)
+    assert ("Hand the ids over as they are.", "x = ids") == _remedy(own)
+    assert "Standardise" in _remedy(own, louder)[0]
+    assert (
+        "Standardise"
+        in advise(Cause.DATA_SCALE, evidence(census=census()), (finding(Cause.LABELS, data={"fix": "no"}),)).text
+    )
+
+
+def _remedy(*findings: Finding) -> tuple[str, str]:
+    fix = advise(Cause.DATA_SCALE, evidence(census=census()), findings)
+    return fix.text, fix.code
+
+
 def test_a_kernel_that_was_thrown_asks_for_a_smaller_rate_whatever_the_loss_does():
     went = Displacement("out/kernel", "out", "kernel", distance=4.0, size=0.5)
     given_evidence = evidence(

@@ -49,4 +49,8 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         threshold=limits["share"],
         unit="share of the targets",
         votes=votes((Cause.LOSS_FUNCTION, 2.5, why), (Cause.LABELS, -0.5, why)),
+        data={
+            "fix": "Take mean_squared_error, whose best constant is the mean; or predict first whether there is any, then how much.",
+            "code": 'model.compile(..., loss="mean_squared_error")',
+        },
     )

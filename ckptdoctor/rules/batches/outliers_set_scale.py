@@ -54,5 +54,9 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
             measured=worst.outlier_z,
             threshold=limits["distance"],
             unit="robust z-score (median and MAD)",
+            data={
+                "fix": "Clip each feature to its middle 98 % before it is scaled, or repair those rows.",
+                "code": "low, high = np.percentile(x_train, [1, 99], axis=0)\nx_train = np.clip(x_train, low, high)",
+            },
             votes=votes((Cause.DATA_SCALE, 3.0 if stuck else 1.2 if failing else 0.0, why)),
         )

@@ -61,6 +61,10 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
                 (Cause.ARCHITECTURE, 2.4, "the padding is not masked, and the recurrence ends with it"),
                 (Cause.VANISHING_GRADIENTS, 1.0, f"{empty} empty steps lie between the words and the loss"),
             ),
+            data={
+                "fix": f"Mask the padding, or put it in front, so that {reader.name} ends with a word.",
+                "code": 'keras.layers.Embedding(..., mask_zero=True)  # or pad_sequences(x, padding="pre")',
+            },
         )
         return
 

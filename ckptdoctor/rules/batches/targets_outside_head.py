@@ -110,7 +110,11 @@ def _classes_as_numbers(array: ArrayStats, layer: LayerSpec, loss: LossSpec, *, 
         threshold=1.0,
         unit="target",
         votes=votes((Cause.LOSS_FUNCTION, 4.5 if stuck else 1.5, why), (Cause.LABELS, 2.5 if stuck else 1.0, why)),
-        data={"locates": True},
+        data={
+            "locates": True,
+            "fix": "Take sparse_categorical_crossentropy, which looks the share of the class up.",
+            "code": 'model.compile(..., loss="sparse_categorical_crossentropy")',
+        },
     )
 
 

@@ -48,5 +48,9 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
             measured=array.max,
             unit="input",
             votes=votes((Cause.DATA_SCALE, 4.5, why), (Cause.ARCHITECTURE, 1.0, why)),
-            data={"locates": True, "confirms": Cause.DATA_SCALE.value},
+            data={
+                "locates": True,
+                "confirms": Cause.DATA_SCALE.value,
+                "fix": f"Hand the ids of {array.name} over as they are; scale the numeric columns only.",
+            },
         )

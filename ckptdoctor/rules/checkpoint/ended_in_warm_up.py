@@ -60,6 +60,9 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         threshold=limits["share"],
         unit="steps taken ÷ steps of warm-up",
         votes=votes((Cause.LEARNING_RATE, 4.0 if stuck else 1.0, why)),
+        data={
+            "fix": f"Warm up over a tenth of the steps that the run will take ({taken:,} were taken), or train longer."
+        },
     )
 
 

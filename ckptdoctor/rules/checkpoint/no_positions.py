@@ -59,6 +59,10 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         message=f"{found.name} attends to tokens whose places nothing tells: the answer does not depend on their order.",
         layer=found.name,
         votes=votes((Cause.ARCHITECTURE, 1.8 if stuck else 0.0, why)),
+        data={
+            "fix": "Add an embedding of the position to that of the token.",
+            "code": "x = tokens + keras.layers.Embedding(length, width)(keras.ops.arange(length))",
+        },
     )
 
 

@@ -50,7 +50,11 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
             message=f"{layer.name} is linear: a spread that the loss takes the logarithm of may come out below zero{_lowest(evidence, layer)}.",
             layer=layer.name,
             votes=votes((Cause.ACTIVATION, 2.5, why), (Cause.LOSS_FUNCTION, 1.5, why)),
-            data={"locates": True},
+            data={
+                "locates": True,
+                "fix": f"Keep {layer.name} above zero.",
+                "code": f'keras.ops.softplus(x) + 1e-3  # instead of the linear output of "{layer.name}"',
+            },
         )
         return
 

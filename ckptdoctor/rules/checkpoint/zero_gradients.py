@@ -100,7 +100,10 @@ def _nothing_to_multiply(taken: int, zero: list[str]) -> Finding:
             (Cause.ACTIVATION, -1.5, "zero kernels explain it"),
             (Cause.VANISHING_GRADIENTS, 1.0, "no gradient arrives"),
         ),
-        data={"locates": True},
+        data={
+            "locates": True,
+            "fix": "Draw one of the kernels that are multiplied at random; only the other may begin at zero.",
+        },
     )
 
 
