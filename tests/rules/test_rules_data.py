@@ -396,9 +396,10 @@ def activity(
     gradient: float | None = None,
     kind: str = "relu",
     spread: float = 0.1,
+    class_name: str = "Dense",
 ) -> LayerActivity:
     glimpse = TensorGlimpse(name, (32, 64), "float32", 0, 0.0, 1.0)
-    return LayerActivity(name, "Dense", kind, glimpse, dead, flat, spread, gradient_rms=gradient)
+    return LayerActivity(name, class_name, kind, glimpse, dead, flat, spread, gradient_rms=gradient)
 
 
 def standing_still(**changes):
@@ -916,9 +917,9 @@ ROWS = [
         says="After pool all rows look the same before training",
     ),
     Row(
-        "CKD513",  # the first layer is put beside the inputs
+        "CKD513",  # a first layer that only moves or scales is put beside the inputs
+        lambda: standing_still(activity=(activity("norm", spread=0.0, class_name="LayerNormalization"),)),
         lambda: standing_still(activity=(activity("norm", spread=0.0),)),
-        lambda: standing_still(activity=(activity("norm", spread=0.3),)),
         says="After norm all rows look the same before training",
     ),
     Row(

@@ -42,8 +42,8 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         yield Finding(
             rule="CKD421",
             severity=Severity.ERROR,
-            message=f"{layers[0].name} (Embedding) is given fractions: {array.name} runs from {array.min:.3g} to {array.max:.3g}, of "
-            "which it sees the whole part.",
+            message=f"{layers[0].name} (Embedding) is given fractions: {array.name} runs from {array.min:.3g} to {array.max:.3g}, and "
+            "is cut off to whole numbers.",
             layer=layers[0].name,
             measured=array.max,
             unit="input",

@@ -61,12 +61,14 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     if standstill(evidence) is None:
         return
     for when, activities in (("before training", replay.activity), ("after training", replay.activity_end)):
-        before = _spread_of_inputs(evidence)
+        before: float | None = None
         for a in activities:
             if a.row_std is None:
                 continue
             if a.class_name == "InputLayer":
                 continue
+            if before is None and a.class_name in PLAIN:  # that the units of a first layer are dead is said elsewhere
+                before = _spread_of_inputs(evidence)
             if before is not None and before > 0 and a.row_std < limits["drop"] * before:
                 plain = a.class_name in PLAIN
                 carries = (
