@@ -63,17 +63,14 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     for when, activities in (("before training", replay.activity), ("after training", replay.activity_end)):
         before: float | None = None
         for a in activities:
-            if a.row_std is None:
-                continue
-            if a.class_name == "InputLayer":
+            if a.row_std is None or a.class_name == "InputLayer":
                 continue
             if before is None and a.class_name in PLAIN:  # that the units of a first layer are dead is said elsewhere
                 before = _spread_of_inputs(evidence)
             if before is not None and before > 0 and a.row_std < limits["drop"] * before:
                 plain = a.class_name in PLAIN
-                carries = (
-                    a.class_name in RECURRENT
-                )  # its activations are bounded by design: what is lost is lost over time
+                # Activations of a recurrence are bounded by design: what is lost is lost over time.
+                carries = a.class_name in RECURRENT
                 yield Finding(
                     rule="CKD513",
                     severity=Severity.WARNING,
