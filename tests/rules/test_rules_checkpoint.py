@@ -82,6 +82,14 @@ def residual(*more):
     return evidence(census=census(tensor(nan=3)), spec=replace(whole, layers=(*whole.layers, *sums)))
 
 
+def constant_start():
+    """A model whose two kernels began with equal units; in the first, rounding told them apart."""
+    same, other = units(distinct=1), units()
+    begun = census(tensor("enc/kernel", units=same), tensor("code/kernel", units=same), iterations=0)
+    now = census(tensor("enc/kernel", units=other), tensor("code/kernel", units=same))
+    return evidence(census=now, timeline=timeline(point(0, begun), point(9, now)))
+
+
 def untouched(*tensors):
     return evidence(census=census(*tensors), optimizer=state(untouched_slots=True), spec=deep(2, "relu"))
 
@@ -259,6 +267,12 @@ ROWS = [
         lambda: evidence(census=census(tensor(units=units(distinct=1)), iterations=0)),
         cause=Cause.INITIALIZATION,
         severity=Severity.ERROR,
+    ),
+    Row(
+        "CKD118",  # rounding may have told the units of the first layer apart since
+        lambda: constant_start(),
+        lambda: evidence(census=census(tensor("enc/kernel", units=units()))),
+        says="units of enc/kernel",
     ),
     Row(
         "CKD118",

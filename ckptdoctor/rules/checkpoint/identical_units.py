@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ckptdoctor.model import Cause, Evidence, Finding, Role, Severity, TensorStats
+from ckptdoctor.model import Cause, Census, Evidence, Finding, Role, Severity, TensorStats, Timeline
 from ckptdoctor.rules.parts import census_of, maybe_spec, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
 
@@ -41,7 +41,7 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     trained = census.iterations is not None and census.iterations >= limits["steps"]
     if not copies or not trained:
         return
-    first = copies[0]
+    first = (_copies_at_the_start(evidence) or copies)[0]
     yield Finding(
         rule="CKD118",
         severity=Severity.ERROR,
@@ -59,6 +59,15 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
             (Cause.ARCHITECTURE, 0.5, "a layer of identical units is worth one unit"),
         ),
     )
+
+
+def _copies_at_the_start(evidence: Evidence) -> list[TensorStats]:
+    """Those of the first checkpoint: rounding may tell units apart in the layers before, where the fault began."""
+    timeline = evidence.timeline
+    before = timeline.points[0].census if isinstance(timeline, Timeline) and timeline.points else None
+    if not isinstance(before, Census):
+        return []
+    return [t for t in before.of_role(Role.WEIGHT) if _all_copies(t) and _may_learn(evidence, t)]
 
 
 def _all_copies(t: TensorStats) -> bool:
