@@ -824,6 +824,20 @@ ROWS = [
         cause=Cause.EXPLODING_GRADIENTS,
     ),
     Row(
+        "CKD502",  # clipping keeps it finite, other initial weights heal
+        lambda: reproduced(
+            experiment("lr/100", Cause.LEARNING_RATE, removes=False),
+            experiment("clip_global_1", Cause.EXPLODING_GRADIENTS, learns=False),
+            experiment("reinitialise", Cause.INITIALIZATION),
+        ),
+        lambda: reproduced(
+            experiment("lr/100", Cause.LEARNING_RATE, removes=False),
+            experiment("clip_global_1", Cause.EXPLODING_GRADIENTS, learns=False),
+            experiment("reinitialise", Cause.INITIALIZATION, removes=False),
+        ),
+        cause=Cause.INITIALIZATION,
+    ),
+    Row(
         "CKD502",
         lambda: reproduced(
             experiment("lr/100", Cause.LEARNING_RATE, removes=False),

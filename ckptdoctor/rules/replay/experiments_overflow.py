@@ -132,13 +132,13 @@ def _general(pattern: Pattern, *, grown: bool) -> list[tuple[Cause, float, str]]
         ]
     if grown and all(e.start == "last_healthy" for e in pattern.experiments):
         return []  # no change brings weights back that were thrown far before the first replayed step
+    if rate is Outcome.FAILS and clip is Outcome.FINITE and not pattern.any_heals():
+        why = "clipping removes the overflow, a rate a hundred times smaller does not"
+        return [(Cause.EXPLODING_GRADIENTS, 1.8, why), (Cause.LEARNING_RATE, -0.5, why)]
     return _nothing_helps(rate, clip, scale)
 
 
 def _nothing_helps(rate: Outcome, clip: Outcome, scale: Outcome) -> list[tuple[Cause, float, str]]:
-    if rate is Outcome.FAILS and clip is Outcome.FINITE:
-        why = "clipping removes the overflow, a rate a hundred times smaller does not"
-        return [(Cause.EXPLODING_GRADIENTS, 1.8, why), (Cause.LEARNING_RATE, -0.5, why)]
     if Outcome.FAILS in (rate, clip) and Outcome.HEALS not in (rate, clip, scale):
         why = "neither rate nor clipping nor scaling removes it: the fault is in a formula or in the data"
         return [
@@ -172,6 +172,8 @@ def _specific(pattern: Pattern, *, untrained: bool) -> list[tuple[Cause, float, 
             continue
         if healing is not None:
             share = 0.5 if plain and cause is not Cause.LABELS else 1.0  # several changes heal: each proves less
+            if prefix == "reinitialise" and untrained and not plain:
+                share = 1.5  # neither smaller steps nor clipped ones help weights that are wrong before the first
             cast.append((healing.cause if prefix in OWN_CAUSE else cause, weight * share, f"{healing.change} heals"))
         elif pattern.best(prefix) is Outcome.FAILS:
             cast.append((cause, -1.0, "the change that would remove it does not"))
