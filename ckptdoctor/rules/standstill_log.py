@@ -45,6 +45,7 @@ WORSE = 3.0  # times the first epoch's loss, with an accuracy that fell: no sche
 CRAWL = 0.02  # relative fall of the loss over a whole run; hand-chosen
 IN_PLACE = 0.02  # distance of every kernel ÷ its size, see CKD307
 RARE = 0.9  # share of the largest class from which the others are usually weighted; hand-chosen
+UNSURE = 1.25  # of the constant's loss: a standard error of the variance of some hundred such rows; estimated
 HEAVY = 20.0  # robust z-score of a target that no bell-shaped noise of any recorded size reaches; hand-chosen
 
 
@@ -77,7 +78,7 @@ def by_log(evidence: Evidence) -> Standstill | None:
         return None
     if certain and (slow := _crawls_far_below(evidence, curve)) is not None:
         return slow
-    if heavy_tailed(evidence) and ratio < 1 / NO_BETTER:
+    if (heavy_tailed(evidence) and ratio < 1 / NO_BETTER) or (_mostly_one_value(evidence) and ratio < UNSURE):
         return None
     if certain and ratio > FAR_FROM_EASY and curve.fall < 2 * MOVING:
         told = by_association(evidence, curve)
@@ -236,6 +237,15 @@ def heavy_tailed(evidence: Evidence) -> bool:
     """Targets of which few lie far outside: what they add to a squared error hides whether the others are predicted."""
     target = targets(evidence)
     return target is not None and any((f.outlier_z or 0.0) > HEAVY for f in target.features)
+
+
+def _mostly_one_value(evidence: Evidence) -> bool:
+    """Real targets of which half or more are one value, as rain and sales are zero.
+
+    A squared error is then made by the few others, and its constant on the recorded rows is not that of all rows.
+    """
+    target = targets(evidence)
+    return target is not None and not target.integral and any(f.common_share >= 0.5 for f in target.features)
 
 
 def on_its_way(evidence: Evidence, majority: float | None = None) -> bool:

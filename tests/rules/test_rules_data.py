@@ -141,6 +141,18 @@ TANH_HEAD = spec(layer("h"), layer("out", units=1, activation="tanh"), loss=loss
 SHARES = spec(layer("h"), layer("out", units=10, activation="softmax"), loss=loss("mean_squared_error"))
 
 
+def near_variance(zeros: float):
+    """A regression whose logged loss stays a little above the variance of the recorded targets, a share of them zero."""
+    rain = FeatureStats(0, 0, 0.0, 4.0, 0.3, 0.75, common=0.0, common_share=zeros)
+    y = array("y", "target", min=0.0, max=4.0, mean=0.3, std=0.75, features=(rain,))
+    return evidence(
+        census=census(iterations=400),
+        spec=spec(),
+        logs=log(series(values=(0.67, 0.61, 0.6, 0.6, 0.6, 0.6, 0.59, 0.59, 0.59, 0.59))),
+        batches=batches(y=y, association=known(0.1)),
+    )
+
+
 def tokens():
     return array(min=0.0, max=49.0, mean=25.0, std=14.0, integral=True, dtype="int32")
 
@@ -943,6 +955,12 @@ ROWS = [
         severity=Severity.ERROR,
     ),
     Row("CKD601", lambda: from_above(), lambda: from_above(reachable=0.3), severity=Severity.ERROR),
+    Row(
+        "CKD601",  # the variance of a few hundred rows most of which are zero is not that of all rows
+        lambda: near_variance(0.1),
+        lambda: near_variance(0.8),
+        severity=Severity.ERROR,
+    ),
     Row(
         "CKD601",  # a loss of unknown name that grew while the accuracy fell
         lambda: unnamed(series(values=GROWING), series("accuracy", tuple(reversed(FALLING)))),
