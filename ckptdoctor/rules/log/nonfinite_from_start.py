@@ -63,7 +63,7 @@ def _adaptive(*, large: bool) -> tuple[Vote, ...]:
         (Cause.LABELS, 0.8, why),
         (Cause.LOSS_FUNCTION, 0.8, why),
         (Cause.ACTIVATION, 0.4, why),
-        (Cause.DATA_SCALE, 0.8 if large else 0.0, "the first step sees inputs that are not scaled"),
+        (Cause.DATA_SCALE, 0.5 if large else 0.0, "the first step sees inputs that are not scaled"),
         (Cause.LEARNING_RATE, -1.0, why),
         (Cause.EXPLODING_GRADIENTS, -0.8, why),
     )
