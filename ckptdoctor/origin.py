@@ -46,7 +46,14 @@ def locate(findings: Sequence[Finding], evidence: Evidence, cause: Cause) -> Ori
         origin = replace(origin, layer=named.layer, variable=named.variable, how=origin.how or f"finding {named.id}")
     if origin.phase is None:
         origin = replace(origin, phase=_phase_of_cause(findings, cause))
+    if origin.layer is None and (lost := _where_the_signal_ends(findings)) is not None:
+        origin = replace(origin, layer=lost.layer, how=origin.how or f"finding {lost.id}")
     return _with_time(origin, evidence)
+
+
+def _where_the_signal_ends(findings: Sequence[Finding]) -> Finding | None:
+    """The layer after which all rows look the same: where a fault without a layer of its own shows in a finite run."""
+    return next((f for f in findings if f.rule == "CKD513" and f.layer is not None), None)
 
 
 def _by_replay(evidence: Evidence) -> Origin | None:

@@ -82,6 +82,13 @@ def test_a_value_that_came_in_or_an_update_that_divides_by_zero_is_no_growth(pha
     assert (phase, "h", "kernel") == (origin.phase, origin.layer, origin.variable)
 
 
+def test_a_fault_without_a_layer_is_placed_where_the_signal_ends():
+    lost = Finding("CKD513", Severity.WARNING, "After out all rows look the same", id="CKD513-1", layer="out")
+    origin = locate((lost,), evidence(), Cause.LEARNING_RATE)
+    assert ("out", "finding CKD513-1") == (origin.layer, origin.how)
+    assert locate((), evidence(), Cause.LEARNING_RATE).layer is None
+
+
 def test_of_a_finite_run_the_loudest_measurement_names_the_part_of_the_step():
     def found(code, weight, layer, **data):
         votes = (Vote(Cause.VANISHING_GRADIENTS, weight, "because"),)
