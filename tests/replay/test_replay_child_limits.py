@@ -57,7 +57,7 @@ def trouble(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("function", "limits", "words"),
     [
-        ("hang", {"wall_seconds": 25.0}, "took longer than its 25 seconds"),
+        ("hang", {"wall_seconds": 15.0}, "took longer than its 15 seconds"),
         ("killed", {}, "was killed from outside"),
         ("crash", {}, "crashed inside native code (SIGSEGV)"),
         ("swallow", {"memory_bytes": 3 << 29}, "of memory (the limit is 1.5 GB)"),
