@@ -24,7 +24,7 @@ from ckptdoctor.model import (
 )
 from ckptdoctor.origin import locate
 from ckptdoctor.rules.registry import Outcome
-from ckptdoctor.wording import unjudged_loss, verdict_words
+from ckptdoctor.wording import unjudged_loss, unrelated_rows, verdict_words
 
 PRIORS: Mapping[Cause, float] = {
     # How often each cause stands behind a reported failure, as log-odds against an even share. Counted over the
@@ -59,8 +59,8 @@ HEALTHY = 0.95
 """How sure `healthy` is at most: of untouched reported runs called healthy with replay, 92 in 100 were."""
 
 UNJUDGED = 0.15
-"""What `healthy` loses where the loss is the run's own and its code is not at hand: a run that does not learn cannot be told
-then. Hand-chosen."""
+"""What `healthy` loses where the loss is the run's own and its code is not at hand, or where no simple model finds the targets
+in the inputs and no validation shows that the run does: a run that does not learn cannot be told then. Hand-chosen."""
 
 LIKELY = 0.55
 POSSIBLE = 0.2
@@ -165,5 +165,5 @@ def healthy_confidence(outcome: Outcome, evidence: Evidence) -> float:
     families = {"CKD2", "CKD4", "CKD5"}  # log, batches, replay
     unseen = {s.rule[:4] for s in outcome.skipped if s.reason != "not selected"} & families
     warnings = sum(f.severity is Severity.WARNING for f in outcome.findings)
-    doubt = UNJUDGED if unjudged_loss(evidence) else 0.0
+    doubt = UNJUDGED if unjudged_loss(evidence) or unrelated_rows(evidence) else 0.0
     return round(max(0.5, HEALTHY - 0.03 * len(unseen) - 0.03 * warnings - doubt), 3)

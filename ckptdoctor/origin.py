@@ -24,9 +24,15 @@ from ckptdoctor.model import (
     Timeline,
     TimelinePoint,
 )
+from ckptdoctor.rules.parts import maybe_spec
+from ckptdoctor.rules.symptoms import head
 
 OVERFLOW = frozenset({Cause.LEARNING_RATE, Cause.EXPLODING_GRADIENTS, Cause.DATA_SCALE, Cause.OPTIMIZER})
 """Causes that have no layer of their own: the first overflow is only where it showed."""
+EVERYWHERE = "first layer with non-finite weights"
+SPREADS = frozenset({"CKD101", "CKD103", "CKD114"})
+"""Rules that name a layer because its weights are bad or its type is narrow, not because something was seen to begin there."""
+UNPLAYED = frozenset({ReplayStatus.NOT_RUN, ReplayStatus.FAILED})
 GREW = 10.0
 """Times the norm of all weights, from which on updates count as diverging; hand-chosen, ordinary training stays below 3."""
 EXPLODED = 1e3
@@ -46,9 +52,29 @@ def locate(findings: Sequence[Finding], evidence: Evidence, cause: Cause) -> Ori
         origin = replace(origin, layer=named.layer, variable=named.variable, how=origin.how or f"finding {named.id}")
     if origin.phase is None:
         origin = replace(origin, phase=_phase_of_cause(findings, cause))
+    if (suspect := _suspect(findings, evidence, cause, origin)) is not None:
+        origin = replace(origin, layer=suspect[0], variable=None, how=suspect[1])
     if origin.layer is None and (lost := _where_the_signal_ends(findings)) is not None:
         origin = replace(origin, layer=lost.layer, how=origin.how or f"finding {lost.id}")
     return _with_time(origin, evidence)
+
+
+def _suspect(findings: Sequence[Finding], evidence: Evidence, cause: Cause, origin: Origin) -> tuple[str, str] | None:
+    """A layer to look at first and why, where all that is known is which weights became non-finite, or nothing.
+
+    One step spreads NaN to every weight, so that the first of them says little. A layer of the user's own, which could not
+    be rebuilt, is then likelier: nobody tested it. A loss at fault acts on the layer whose output it takes.
+    """
+    known = next((f for f in findings if origin.how == f"finding {f.id}"), None)
+    everywhere = origin.how == EVERYWHERE or (known is not None and known.rule in SPREADS and cause not in OVERFLOW)
+    if cause is Cause.DATA_NONFINITE or not (origin.layer is None or everywhere):
+        return None
+    own = next((f for f in findings if f.data.get("own") and f.layer is not None), None)
+    replayed = isinstance(evidence.replay, Replay) and evidence.replay.status not in UNPLAYED
+    if own is not None and own.layer is not None and not replayed and (everywhere or cause not in OVERFLOW):
+        return own.layer, f"finding {own.id}"
+    found = head(maybe_spec(evidence)) if cause is Cause.LOSS_FUNCTION else None
+    return (found[0].name, "the layer whose output the loss takes") if found is not None else None
 
 
 def _where_the_signal_ends(findings: Sequence[Finding]) -> Finding | None:
@@ -180,7 +206,7 @@ def _by_findings(findings: Sequence[Finding], evidence: Evidence, cause: Cause) 
     if named is not None:
         return Origin(layer=named.layer, variable=named.variable, how=f"finding {named.id}")
     if isinstance(evidence.fingerprint, Fingerprint) and evidence.fingerprint.first_layer is not None:
-        return Origin(layer=evidence.fingerprint.first_layer, how="first layer with non-finite weights")
+        return Origin(layer=evidence.fingerprint.first_layer, how=EVERYWHERE)
     return Origin()
 
 

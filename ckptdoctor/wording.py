@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 
 from ckptdoctor.causes import CAUSE_DOCS
 from ckptdoctor.model import (
+    Association,
     Batches,
     Cause,
     Census,
@@ -23,6 +25,8 @@ from ckptdoctor.model import (
     Verdict,
 )
 from ckptdoctor.resume import where_to_resume
+from ckptdoctor.rules.standstill import NOTHING_FOUND
+from ckptdoctor.rules.standstill_log import MIN_ROWS
 
 
 def verdict_words(
@@ -104,7 +108,21 @@ def _healthy_step(evidence: Evidence) -> str:
             f"Whether it learned could not be judged, since the code of its loss {loss!r} is not at hand: name it "
             "with --custom-objects MODULE if the loss does not fall."
         )
+    if unrelated_rows(evidence):
+        return (
+            "Nothing to do, if rows that were not trained on are predicted too: simple models find nothing of the targets in the "
+            "recorded inputs, and the log holds no validation that would tell learning from learning by heart."
+        )
     return "Nothing to do."
+
+
+def unrelated_rows(evidence: Evidence) -> bool:
+    """Whether simple models find nothing of the targets in the inputs, and no validation is logged."""
+    measured = evidence.batches.association if isinstance(evidence.batches, Batches) else None
+    logs = evidence.logs if isinstance(evidence.logs, tuple) else ()
+    if not isinstance(measured, Association) or measured.rows < MIN_ROWS or measured.score >= NOTHING_FOUND:
+        return False
+    return not any(s.name.startswith("val_") and any(map(math.isfinite, s.values)) for log in logs for s in log.series)
 
 
 def unjudged_loss(evidence: Evidence) -> str | None:

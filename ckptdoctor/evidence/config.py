@@ -7,7 +7,14 @@ from typing import Any
 
 from ckptdoctor.evidence.compilation import read_compile
 from ckptdoctor.evidence.graph import Node, flatten
-from ckptdoctor.evidence.names import ACTIVATION_LAYERS, LAYERS, OPTIMIZERS, activation_name, is_known_function
+from ckptdoctor.evidence.names import (
+    ACTIVATION_LAYERS,
+    LAYERS,
+    OPTIMIZERS,
+    SETTINGS,
+    activation_name,
+    is_known_function,
+)
 from ckptdoctor.evidence.serialized import bare_class, config_of, items, mapping, number, text, walk, whole
 from ckptdoctor.model import CheckpointInfo, JsonObject, LayerSpec, Missing, ModelSpec
 
@@ -73,7 +80,16 @@ def is_custom_layer(serialized: JsonObject) -> bool:
     class_name = text(serialized.get("class_name")) or ""
     # Operations in the graph (`GetItem`, `Multiply`) have a name and nothing else; every layer says whether it is trainable.
     is_operation = "module" not in serialized and "trainable" not in mapping(serialized.get("config"))
-    return ">" in class_name or (class_name not in LAYERS and not is_operation)
+    return ">" in class_name or (class_name not in LAYERS and not is_operation) or is_namesake(serialized)
+
+
+def is_namesake(serialized: JsonObject) -> bool:
+    """Whether a layer, saved without a module, has the name of one of Keras' own and none of the settings that one saves."""
+    settings = SETTINGS.get(text(serialized.get("class_name")) or "")
+    config = mapping(serialized.get("config"))
+    return (
+        settings is not None and "module" not in serialized and "trainable" in config and not settings & config.keys()
+    )
 
 
 def wrapped(class_name: str, config: JsonObject) -> JsonObject | None:
@@ -180,7 +196,7 @@ def _custom_name(obj: JsonObject) -> str | None:
         return None if class_name.startswith("Custom>") and known else class_name
     # Keras 2 HDF5: no modules at all. Only layers and optimizers can be told from Keras' own by name.
     is_layer = "name" in mapping(obj.get("config")) and "trainable" in mapping(obj.get("config"))
-    return class_name if is_layer and not known else None
+    return class_name if is_layer and (not known or is_namesake(obj)) else None
 
 
 def input_shape(layer: LayerSpec) -> tuple[int | None, ...] | None:

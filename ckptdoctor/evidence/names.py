@@ -37,6 +37,17 @@ LAYERS = words(
     ZeroPadding3D Functional Sequential Model"""
 )
 
+SETTINGS = {
+    "Attention": words("use_scale score_mode dropout"),
+    "AdditiveAttention": words("use_scale dropout"),
+    "MultiHeadAttention": words("num_heads key_dim"),
+    "LayerNormalization": words("epsilon axis"),
+    "GroupNormalization": words("groups"),
+    "UnitNormalization": words("axis"),
+    "RMSNormalization": words("epsilon axis"),
+}
+"""Names that people give layers of their own as well, with settings of which Keras' layer of that name saves at least one."""
+
 OPTIMIZERS = words(
     "Adadelta Adafactor Adagrad Adam AdamW Adamax Ftrl Lamb Lion LossScaleOptimizer LossScaleOptimizerV1 "
     "LossScaleOptimizerV3 Muon Nadam RMSprop ScheduleFreeAdamW SGD"

@@ -21,15 +21,19 @@ from ckptdoctor.rules.standstill_log import (
     Standstill,
     by_association,
     by_log,
+    contradicts_itself,
     curve_of,
     far_off,
     heavy_tailed,
+    lost_from_the_start,
     on_its_way,
     reachable,
     weighted,
 )
 from ckptdoctor.rules.symptoms import (
     iterations,
+    targets,
+    unlabelled_code,
     went_nonfinite,
 )
 
@@ -50,7 +54,9 @@ CONSTANT = 1e-3  # spread of predictions ÷ spread of targets below which the ou
 def standstill(evidence: Evidence) -> Standstill | None:
     """The reason to say that a finite run does not learn, or None (also where that cannot be told)."""
     if went_nonfinite(evidence) or not _trained_enough(evidence):
-        return None
+        return None if went_nonfinite(evidence) or not _enough_steps(evidence) else lost_from_the_start(evidence)
+    if (told := contradicts_itself(evidence)) is not None:
+        return told
     skill = evidence.replay.skill if isinstance(evidence.replay, Replay) else None
     if skill is not None and (held := _held_back(evidence, skill)) is not None:
         return held
@@ -65,10 +71,16 @@ def standstill(evidence: Evidence) -> Standstill | None:
     return by_log(evidence)
 
 
+def _enough_steps(evidence: Evidence) -> bool:
+    steps = iterations(evidence)
+    return steps is None or steps >= MIN_STEPS
+
+
 def _trained_enough(evidence: Evidence) -> bool:
     steps, count = iterations(evidence), epochs(evidence)
-    enough_steps = steps is None or steps >= MIN_STEPS
-    return enough_steps and (count >= MIN_EPOCHS or (count == 0 and steps is not None and steps >= 10 * MIN_STEPS))
+    return _enough_steps(evidence) and (
+        count >= MIN_EPOCHS or (count == 0 and steps is not None and steps >= 10 * MIN_STEPS)
+    )
 
 
 def _shows_skill(skill: Skill) -> bool:
@@ -151,7 +163,7 @@ def _by_skill(skill: Skill, evidence: Evidence) -> Standstill | None:
         spread = skill.prediction_std / (skill.target_std or 1.0)
         text = f"Predictions do not depend on the inputs: their spread over rows is {skill.prediction_std:.1e}, that of the targets {skill.target_std:.2g}."
         return Standstill("constant_output", text, spread, CONSTANT, "spread of predictions ÷ targets", 0.95)
-    if _other_scale(skill, evidence):
+    if _other_scale(skill, evidence) or _unlabelled(evidence):
         return None
     ratio = _over_constant(skill)
     far = ratio is not None and (far_off(evidence, ratio) or _misses_what_a_change_finds(evidence, ratio))
@@ -183,6 +195,13 @@ def _other_scale(skill: Skill, evidence: Evidence) -> bool:
     replay = evidence.replay
     substituted = isinstance(replay, Replay) and replay.start is not None and replay.start.loss == "substituted"
     return substituted and skill.rank_correlation is not None and skill.rank_correlation >= ORDERED
+
+
+def _unlabelled(evidence: Evidence) -> bool:
+    """The run's own loss is not at hand, and some targets stand for "no label", which it may leave out."""
+    replay, array = evidence.replay, targets(evidence)
+    substituted = isinstance(replay, Replay) and replay.start is not None and replay.start.loss == "substituted"
+    return substituted and array is not None and unlabelled_code(array) is not None
 
 
 def _over_constant(skill: Skill) -> float | None:

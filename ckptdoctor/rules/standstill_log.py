@@ -45,6 +45,12 @@ WORSE = 3.0  # times the first epoch's loss, with an accuracy that fell: no sche
 CRAWL = 0.02  # relative fall of the loss over a whole run; hand-chosen
 IN_PLACE = 0.02  # distance of every kernel ÷ its size, see CKD307
 RARE = 0.9  # share of the largest class from which the others are usually weighted; hand-chosen
+LOSS_OF_A_MISS = math.log(2.0)  # nats: the class that is not the likeliest has at most half of the probability
+GAP = 0.3  # accuracy below what the loss guarantees; hand-chosen: class weights, which no file records, take less
+AT_CHANCE = 0.15  # accuracy above the majority's share; hand-chosen, as `GAP`
+FROM_THE_START = (
+    3  # epochs after which a loss of `ASTRAY` times a constant's, at chance in each, is no beginning; hand-chosen
+)
 UNSURE = 1.25  # of the constant's loss: a standard error of the variance of some hundred such rows; estimated
 HEAVY = 20.0  # robust z-score of a target that no bell-shaped noise of any recorded size reaches; hand-chosen
 
@@ -56,7 +62,8 @@ class Standstill:
     Attributes:
         kind: `constant_output`, `no_better_than_constant`, `worse_than_constant`, `chance` (nothing predicts these
             targets), `fails_an_easy_task`, `held_back` (one change learns nearly all), `crawls`, `gets_worse`,
-            `by_heart` (nothing holds for rows kept apart).
+            `by_heart` (nothing holds for rows kept apart), `contradicts_itself` (the loss says that rows are right which the
+            accuracy says are wrong).
         message: one sentence with the numbers. measured, threshold, unit: the number that was judged.
         sure: 0 to 1, how much of the question the evidence covers.
     """
@@ -67,6 +74,55 @@ class Standstill:
     threshold: float
     unit: str
     sure: float
+
+
+def contradicts_itself(evidence: Evidence) -> Standstill | None:
+    """A cross-entropy that leaves room for few wrong rows, beside an accuracy at chance.
+
+    A row whose class is not the likeliest costs ln 2 or more, so that accuracy ≥ 1 - loss / ln 2, for means over an epoch
+    as well. Regularisation and smoothing only raise the loss; weights may lower it, hence the wide gap.
+    """
+    series, accuracy, found = training_loss(evidence), training_accuracy(evidence), _counted_classes(evidence)
+    if series is None or accuracy is None or series.nonfinite or not found or weighted(evidence):
+        return None
+    if series.axis != "epoch" or min(series.count, accuracy.count) < MIN_EPOCHS:
+        return None
+    last, hits = median(series.values[-3:]), median(accuracy.values[-3:])
+    guaranteed = 1 - last / LOSS_OF_A_MISS
+    majority = max(majority_rate(evidence) or 0.0, 1 / found)
+    if guaranteed - hits < GAP or hits > majority + AT_CHANCE or last < 0:
+        return None
+    text = f"A loss of {last:.3g} leaves room for {1 - guaranteed:.0%} wrong rows at most, and {1 - hits:.0%} are wrong: what is judged is not what the loss sees."
+    return Standstill("contradicts_itself", text, hits, guaranteed, "accuracy", 0.85)
+
+
+def _counted_classes(evidence: Evidence) -> int:
+    """How many classes an accuracy counts, where the model's loss and targets make it one of classes; else 0."""
+    spec, target = maybe_spec(evidence), targets(evidence)
+    found, known = head(spec), main_loss(spec)
+    if found is None or known is None or found[0].units is None:
+        return 0
+    single = target is None or target.row_sums_to_one or len(target.shape) == 2 or target.shape[-1] == 1
+    if known.name in CATEGORICAL and found[0].units > 1 and single:
+        return found[0].units
+    return 2 if known.name in BINARY and found[0].units == 1 else 0
+
+
+def lost_from_the_start(evidence: Evidence) -> Standstill | None:
+    """Too short to be flat, but many times a constant's loss, and no better than the largest class in any epoch."""
+    series, accuracy, found = training_loss(evidence), training_accuracy(evidence), _counted_classes(evidence)
+    if series is None or accuracy is None or series.nonfinite or not found or series.axis != "epoch":
+        return None
+    count = min(series.count, accuracy.count)
+    constant = None if weighted(evidence) else trivial_loss(evidence)
+    if not FROM_THE_START <= count < MIN_EPOCHS or constant is None or constant[0] <= 0:
+        return None
+    best = max(majority_rate(evidence) or 0.0, 1 / found)
+    ratio = series.values[-1] / constant[0]
+    if ratio < ASTRAY or max(accuracy.values) > best + MOVING:
+        return None
+    text = f"After {count} epochs the loss is {series.values[-1]:.4g}, {ratio:.3g} times that of always predicting one value ({constant[1]}), and the accuracy {accuracy.values[-1]:.2f}."
+    return Standstill("worse_than_constant", text, ratio, ASTRAY, "loss ÷ loss of the best constant", 0.7)
 
 
 def by_log(evidence: Evidence) -> Standstill | None:

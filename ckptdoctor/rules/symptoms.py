@@ -72,6 +72,9 @@ PASS_THROUGH = frozenset(
     {"Dropout", "Flatten", "Reshape", "GaussianNoise", "SpatialDropout1D", "SpatialDropout2D", "Permute", "Identity"}
 )
 
+NO_LABEL = (-1.0, 255.0, -100.0)
+"""What data sets write where a row or pixel has no label: -1 in general, 255 in segmentation masks, -100 in token labels."""
+FEWEST = 2  # further classes beside it; with fewer, -1 and 1 may be the two classes of a hinge loss
 
 SETTLED, SETTLED_EPOCHS = 0.05, 5  # relative distance and epochs within which a loss stands on a number; hand-chosen
 
@@ -295,3 +298,14 @@ def _one_hot_entropy(target: ArrayStats) -> tuple[float, str] | None:
 
 def _binary_entropy(p: float) -> float:
     return 0.0 if p in (0.0, 1.0) else -(p * math.log(p) + (1 - p) * math.log(1 - p))
+
+
+def unlabelled_code(array: ArrayStats) -> float | None:
+    """The id for "no label", where all others are small whole numbers from 0 on without large gaps."""
+    values = [value for value, _ in array.classes]
+    for code in NO_LABEL:
+        others = [v for v in values if v != code]
+        dense = others and min(others) == 0 and max(others) < 2 * len(others) and code != max(others) + 1
+        if code in values and array.integral and len(others) >= FEWEST and dense:
+            return code
+    return None

@@ -111,7 +111,9 @@ def test_a_flipped_bit_costs_its_record_only(tmp_path):
 def test_a_record_of_a_graph_is_passed_over_unread(tmp_path):
     graph = field(4, b"g" * (5 << 20))
     length = struct.pack("<Q", len(graph))
-    huge = length + crc(length) + graph + b"????"  # a checksum that nobody computes, so that it is right for nobody either
+    huge = (
+        length + crc(length) + graph + b"????"
+    )  # a checksum that nobody computes, so that it is right for nobody either
     scalar = event(1, "loss", b"\x15" + struct.pack("<f", 2.0))
     log = read_log(written(tmp_path, HEAD + huge + scalar + huge + scalar))
     assert log.find("loss").count == 2

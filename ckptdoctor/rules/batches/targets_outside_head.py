@@ -8,7 +8,7 @@ from ckptdoctor.model import ArrayStats, Cause, Evidence, Finding, LayerSpec, Lo
 from ckptdoctor.rules.parts import maybe_spec, spec_of, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
 from ckptdoctor.rules.standstill import standstill
-from ckptdoctor.rules.symptoms import REGRESSION, head, main_loss, targets
+from ckptdoctor.rules.symptoms import REGRESSION, head, main_loss, targets, unlabelled_code
 
 RANGES = {
     "relu": (0.0, None),
@@ -61,6 +61,8 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     if not (below or above):
         return
     stuck = standstill(evidence) is not None
+    if loss.custom and _only_unlabelled(array, low, high):
+        return
     if activation == "softmax" and _are_classes(array, layer):
         yield _classes_as_numbers(array, layer, loss, stuck=stuck)
         return
@@ -82,6 +84,13 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         ),
         data={"locates": True},
     )
+
+
+def _only_unlabelled(array: ArrayStats, low: float | None, high: float | None) -> bool:
+    """Whether nothing is out of reach but the value for "no label", which a loss of the user's own may well leave out."""
+    code = unlabelled_code(array)
+    others = [value for value, _ in array.classes if value != code]
+    return code is not None and all((low is None or v >= low) and (high is None or v <= high) for v in others)
 
 
 def _are_classes(array: ArrayStats, layer: LayerSpec) -> bool:

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ckptdoctor.model import ArrayStats, Cause, Evidence, Finding, Severity
+from ckptdoctor.model import Cause, Evidence, Finding, Severity
 from ckptdoctor.rules.parts import batches_of, losses_of, maybe_spec, votes
 from ckptdoctor.rules.registry import Limits, rule
-from ckptdoctor.rules.symptoms import went_nonfinite
-
-NO_LABEL = (-1.0, 255.0, -100.0)
-"""What data sets write where a row or pixel has no label: -1 in general, 255 in segmentation masks, -100 in token labels."""
-FEWEST = 2  # further classes; with fewer, -1 and 1 may be the two classes of a hinge loss
+from ckptdoctor.rules.symptoms import unlabelled_code, went_nonfinite
 
 
 @rule(
@@ -38,7 +34,7 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     if losses_of(maybe_spec(evidence)) or not went_nonfinite(evidence):
         return
     for array in batches_of(evidence).targets:
-        code = _code(array)
+        code = unlabelled_code(array)
         if code is None:
             continue
         count = next(n for value, n in array.classes if value == code)
@@ -52,14 +48,3 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
             votes=votes((Cause.LABELS, 3.5, why), (Cause.LOSS_FUNCTION, 0.5, why), (Cause.DATA_NONFINITE, -0.5, why)),
         )
         return
-
-
-def _code(array: ArrayStats) -> float | None:
-    """The id for "no label", where all others are small whole numbers from 0 on without large gaps."""
-    values = [value for value, _ in array.classes]
-    for code in NO_LABEL:
-        others = [v for v in values if v != code]
-        dense = others and min(others) == 0 and max(others) < 2 * len(others) and code != max(others) + 1
-        if code in values and array.integral and len(others) >= FEWEST and dense:
-            return code
-    return None

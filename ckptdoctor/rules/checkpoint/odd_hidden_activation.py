@@ -132,4 +132,5 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
                     "a layer that draws a code adds a divergence to the loss, which may outweigh the error",
                 ),
             ),
+            data={"own": whole and not draws},
         )
