@@ -71,7 +71,15 @@ def test_there_are_at_least_sixty_faults_and_each_cause_has_several_stories(list
     assert min(len(families[c.value]) for c in FAULTS) >= 6
 
 
-OPENED = ("rep_", "issue_", "post_", "case_", "found_")  # the lots of reported cases that were opened after their count
+OPENED = (
+    "rep_",
+    "issue_",
+    "post_",
+    "case_",
+    "found_",
+    "asked_",
+    "filed_",
+)  # the lots of reported cases that were opened after their count
 
 
 def test_a_family_is_of_one_cause_and_in_one_half(listing):

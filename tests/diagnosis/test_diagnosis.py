@@ -20,6 +20,7 @@ from ckptdoctor.advice import advise
 from ckptdoctor.diagnosis import PRIORS, conclude, softmax
 from ckptdoctor.model import (
     FAULTS,
+    Association,
     Cause,
     Displacement,
     Experiment,
@@ -72,6 +73,17 @@ def test_healthy_is_said_with_doubt_where_nothing_could_tell_whether_it_learned(
     assert verdict(None).confidence < verdict(0.9).confidence
     assert "'own'" in verdict(None).next_step
     assert "--custom-objects" in verdict(None).next_step
+
+
+def test_healthy_is_said_with_doubt_where_rows_may_have_been_learned_by_heart():
+    def verdict(share, *curves):
+        unrelated = batches(association=Association("ridge", share, 0.0, 0.01, 256))
+        known = evidence(census=census(), batches=unrelated, logs=log(series(), *curves))
+        return conclude(outcome(), known).verdict
+
+    doubted = verdict(0.01)
+    assert doubted.confidence < verdict(0.4).confidence == verdict(0.01, series("val_loss")).confidence
+    assert "no validation" in doubted.next_step
 
 
 def test_warnings_alone_are_no_sickness():

@@ -10,7 +10,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).parent.parent / "rules"))
 
-from making import array, batches, census, evidence, point, replay, tensor, timeline
+from making import array, batches, census, evidence, point, replay, spec, tensor, timeline
 
 from ckptdoctor.model import Cause, Finding, NonfinitePoint, Phase, ReplayStatus, Severity, StepRecord, Vote
 from ckptdoctor.origin import EXPLODED, GREW, locate
@@ -87,6 +87,26 @@ def test_a_fault_without_a_layer_is_placed_where_the_signal_ends():
     origin = locate((lost,), evidence(), Cause.LEARNING_RATE)
     assert ("out", "finding CKD513-1") == (origin.layer, origin.how)
     assert locate((), evidence(), Cause.LEARNING_RATE).layer is None
+
+
+OWN = Finding("CKD134", Severity.INFO, "pool is not Keras' own", id="CKD134-1", layer="pool", data={"own": True})
+ALL_BAD = Finding(
+    "CKD101", Severity.ERROR, "all", id="CKD101-1", layer="h1", votes=(Vote(Cause.ARCHITECTURE, 0.4, "bad"),)
+)
+
+
+def test_where_nan_is_everywhere_a_layer_that_nobody_could_rebuild_is_the_one_to_look_at():
+    origin = locate((ALL_BAD, OWN), evidence(census=census(tensor(nan=5))), Cause.ARCHITECTURE)
+    assert ("pool", "finding CKD134-1") == (origin.layer, origin.how)
+    replayed = evidence(census=census(tensor(nan=5)), replay=replay())
+    assert "h1" == locate((ALL_BAD, OWN), replayed, Cause.ARCHITECTURE).layer
+    assert locate((ALL_BAD, OWN), evidence(), Cause.DATA_NONFINITE).layer is None
+
+
+def test_a_loss_at_fault_acts_on_the_head():
+    origin = locate((), evidence(spec=spec()), Cause.LOSS_FUNCTION)
+    assert ("out", "the layer whose output the loss takes") == (origin.layer, origin.how)
+    assert locate((), evidence(spec=spec()), Cause.LABELS).layer is None
 
 
 def test_of_a_finite_run_the_loudest_measurement_names_the_part_of_the_step():

@@ -286,6 +286,16 @@ def test_keras_2_has_no_modules_and_known_classes_are_still_not_custom() -> None
     assert spec.custom_objects == ("My>Layer", "Other")
 
 
+def test_without_modules_a_namesake_of_a_keras_layer_is_told_by_its_settings() -> None:
+    def saved(**settings):
+        layers = [{"class_name": "Attention", "config": {"name": "a", "trainable": True, **settings}}]
+        return spec_of({"class_name": "Sequential", "config": {"layers": layers}})
+
+    assert (saved().custom_objects, saved().layers[0].registered) == (("Attention",), "Attention")
+    theirs = saved(use_scale=False, dropout=0.0)
+    assert (theirs.custom_objects, theirs.layers[0].registered) == ((), None)
+
+
 def test_the_input_shape_is_read_from_both_generations() -> None:
     assert input_shape(one(serialized("InputLayer", "i", batch_shape=[None, 3, 4]))) == (None, 3, 4)
     assert input_shape(one(dense("d", batch_input_shape=[8, 3]))) == (8, 3)

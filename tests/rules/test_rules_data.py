@@ -379,6 +379,27 @@ def substituted(**changes):
     return stuck(replay=replay(skill=skill, start=start), logs=own, batches=batches())
 
 
+OWN_SIGMOID = spec(layer("h"), layer("out", units=3, activation="sigmoid"), loss=loss("own", custom=True))
+
+
+def labelled(*values: float):
+    """Targets of three columns that take just these values, and may be judged by a loss of the user's own."""
+    counts = tuple((v, 100) for v in values)
+    return array("y", "target", shape=(8, 32, 3), min=min(values), max=max(values), integral=True, classes=counts)
+
+
+def too_good(accuracy: float, **recorded):
+    """A classifier of ten classes whose loss fell to 0.08, with an accuracy that stayed where it is."""
+    losses = series(values=(50.0, 8.0, 3.4, 1.5, 0.6, 0.3, 0.08, 0.08, 0.08))
+    return stuck(
+        logs=log(losses, series("accuracy", (accuracy,) * 9)), batches=replace(batches(y=classes()), **recorded)
+    )
+
+
+def three_epochs(accuracy: float):
+    return stuck(logs=log(series(values=(1245.0, 939.0, 869.0)), series("accuracy", (0.09, 0.1, accuracy))))
+
+
 def few_rows():
     """Eight recorded rows: what a model seems to know of them may be chance."""
     return batches(array(shape=(8, 1, 10)), classes(shape=(8, 1, 1)))
@@ -1419,6 +1440,32 @@ ROWS = [
         lambda: standing_still(),
         cause=Cause.ARCHITECTURE,
         says="norm normalises over a single element",
+    ),
+    Row(
+        "CKD407",  # an own loss may leave out what stands for "no label"; two values of which one is -1 are two classes
+        lambda: evidence(spec=OWN_SIGMOID, batches=batches(y=labelled(-1.0, 1.0))),
+        lambda: evidence(spec=OWN_SIGMOID, batches=batches(y=labelled(-1.0, 0.0, 1.0))),
+        cause=Cause.ACTIVATION,
+    ),
+    Row(
+        "CKD601",  # a loss of 0.08 has room for a ninth of the rows being wrong, and four in five are
+        lambda: too_good(0.2),
+        lambda: too_good(0.7),
+        severity=Severity.ERROR,
+        says="A loss of 0.08 leaves room for 12% wrong rows at most, and 80% are wrong",
+    ),
+    Row(
+        "CKD601",  # rows that are weighted may have any loss
+        lambda: too_good(0.2),
+        lambda: too_good(0.2, sample_weights=(array("sample_weight", "sample_weight"),)),
+        severity=Severity.ERROR,
+    ),
+    Row(
+        "CKD601",  # three epochs are no plateau, but no beginning either where each is at chance and hundreds of times off
+        lambda: three_epochs(0.1),
+        lambda: three_epochs(0.3),
+        severity=Severity.ERROR,
+        says="After 3 epochs the loss is 869, 377 times that of always predicting one value",
     ),
     Row("CKD602", lambda: stuck(optimizer=state()), lambda: stuck(optimizer=state(rate=0.5)), cause=Cause.LABELS),
 ]
