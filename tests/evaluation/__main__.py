@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.evaluation.cases import EvaluationCase, find_cases
-from tests.evaluation.metamorphic import metamorphic
+from tests.evaluation.metamorphic import metamorphic, other_rate
 from tests.evaluation.running import MATRIX, Answer, Setting, ask_all
 from tests.evaluation.scoring import UNSEEN, CaseScore, score
 from tests.evaluation.tables import (
@@ -48,6 +48,12 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
         "--metamorphic",
         action="store_true",
         help="check that renaming changes nothing and that less evidence flips nothing",
+    )
+    parser.add_argument(
+        "--other-rate",
+        type=Path,
+        metavar="FOLDER",
+        help="compare the verdicts with those on the same cases there, made with `python -m fixtures.casebook --rate-factor`",
     )
     parser.add_argument(
         "--half",
@@ -138,6 +144,9 @@ def main(given: Sequence[str] | None = None) -> int:
         return 2
     if options.metamorphic:
         return metamorphic(cases, replay=not options.no_replay, jobs=options.jobs, timeout=options.timeout)
+    if options.other_rate:
+        others = find_cases([options.other_rate], half=options.half, only=options.only)
+        return other_rate(cases, others, replay=not options.no_replay, jobs=options.jobs, timeout=options.timeout)
     results = {}
     for setting in settings(options):
         print(f"--- {setting.name}: {len(cases)} runs")

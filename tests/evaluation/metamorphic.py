@@ -34,6 +34,46 @@ def metamorphic(cases: Sequence[EvaluationCase], *, replay: bool, jobs: int, tim
     return 1 if complaints else 0
 
 
+def other_rate(
+    cases: Sequence[EvaluationCase], others: Sequence[EvaluationCase], *, replay: bool, jobs: int, timeout: float
+) -> int:
+    """Compare runs with those of the same programs at another learning rate of the same regime.
+
+    A complaint is a verdict of another status or cause, unless the truth accepts both causes; which of two accepted names
+    comes first may hang on the numbers. Returns 1 where there are complaints.
+    """
+    named = {case.name: case for case in others}
+    pairs = [(case, named[case.name]) for case in cases if case.name in named]
+    before = ask_all([a for a, _ in pairs], Setting(replay=replay), jobs=jobs, timeout=timeout)
+    after = {a.case.name: a for a in ask_all([b for _, b in pairs], Setting(replay=replay), jobs=jobs, timeout=timeout)}
+    complaints = renames = 0
+    for answer in before:
+        told = _other_verdict(answer, after[answer.case.name])
+        complaints += bool(told) and not told.endswith(BOTH_ACCEPTED)
+        renames += told.endswith(BOTH_ACCEPTED)
+        if told:
+            print(f"{answer.case.name}: another rate: {told}", flush=True)
+    print(
+        f"{complaints} verdicts of {len(pairs)} changed with the learning rate; {renames} more changed between causes "
+        "that are both accepted"
+    )
+    return 1 if complaints else 0
+
+
+BOTH_ACCEPTED = "(both accepted)"
+
+
+def _other_verdict(before: Answer, after: Answer) -> str:
+    if before.document is None or after.document is None:
+        return f"no report: {before.error or after.error}"
+    a, b = before.document["verdict"], after.document["verdict"]
+    if (a["status"], a["cause"]) == (b["status"], b["cause"]):
+        return ""
+    accepted = {before.case.truth["category"], *before.case.truth.get("also_acceptable", ())}
+    told = f"{a['status']}/{a['cause']} at {a['confidence']:.2f} became {b['status']}/{b['cause']} at {b['confidence']:.2f}"
+    return f"{told} {BOTH_ACCEPTED}" if {a["cause"], b["cause"]} <= accepted else told
+
+
 def _renamed(
     cases: Sequence[EvaluationCase], original: dict[str, Answer], setting: Setting, *, jobs: int, timeout: float
 ) -> int:

@@ -9,6 +9,7 @@ import pytest
 
 from ckptdoctor.checkpoints import open_checkpoint
 from tests.evaluation.cases import find_cases, hidden_copy
+from tests.evaluation.metamorphic import other_rate
 from tests.evaluation.running import Setting, ask
 from tests.evaluation.variants import rename_files, rename_layers
 
@@ -92,3 +93,17 @@ def test_a_run_that_takes_too_long_is_ended(case):
     answer = ask(find_cases([case])[0], Setting("no replay", replay=False), timeout=0.05)
     assert answer.document is None
     assert "no answer within" in answer.error
+
+
+def test_verdicts_at_another_rate_are_compared_by_name(case, tmp_path, capsys):
+    def made(folder, run, also=()):
+        shutil.copytree(RUNS / run, tmp_path / folder / "one")
+        truth = {"category": "data_nonfinite", "also_acceptable": list(also)}
+        (tmp_path / folder / "one" / "truth.json").write_text(json.dumps(truth))
+        return find_cases([tmp_path / folder])
+
+    options = {"replay": False, "jobs": 1, "timeout": 120.0}
+    assert other_rate(find_cases([case.parent]), made("same", "nan_feature"), **options) == 0
+    assert "0 verdicts of 1 changed" in capsys.readouterr().out
+    assert other_rate(find_cases([case.parent]), made("other", "dense_healthy"), **options) == 1
+    assert "one: another rate: sick/data_nonfinite" in capsys.readouterr().out
