@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import math
+from pathlib import Path
 
 import pytest
 from making import evidence
@@ -16,6 +18,12 @@ EVERY = pytest.mark.parametrize("checked", RULES, ids=[r.code for r in RULES])
 
 def test_codes_and_names_are_unique():
     assert len({r.code for r in RULES}) == len(RULES) == len({r.name for r in RULES})
+
+
+def test_every_rule_has_a_row():
+    families = {path.stem for path in Path(__file__).parent.glob("test_rules_*.py")} - {Path(__file__).stem}
+    tested = {row.code for family in families for row in importlib.import_module(family).ROWS}
+    assert {r.code for r in RULES} == tested
 
 
 @EVERY

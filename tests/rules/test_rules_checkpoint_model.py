@@ -1,0 +1,327 @@
+"""Rules on the model that a checkpoint describes (CKD1xx): each fires, and stays silent on a near miss."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from evidences import BAD, CLASSIFIER, IDS_LOSS, deep, stuck
+from making import census, evidence, layer, loss, optimizer, spec, tensor
+from table import Row, fires, stays_silent
+
+from ckptdoctor.model import Cause, Operand, Severity
+
+DROP = layer("drop", "Dropout", activation=None)
+LOGITS = loss("categorical_crossentropy", from_logits=True)
+TANH_HEAD = spec(layer("h"), layer("out", units=1, activation="tanh"), loss=loss("binary_crossentropy"))
+
+
+def maps(activation: str):
+    return spec(
+        layer("maps", "Conv2D", units=5, activation=activation),
+        layer("mean", "GlobalAveragePooling2D"),
+        layer("shares", "Activation", activation="softmax"),
+        loss=loss("categorical_crossentropy"),
+    )
+
+
+def likelihood(name: str, activation: str = "linear"):
+    """A failed run whose own loss takes a mean and a spread."""
+    head = layer(name, units=1, activation=activation)
+    return evidence(census=census(tensor(nan=3)), spec=spec(layer("h"), head, loss=loss("nll", custom=True)))
+
+
+def residual(*more):
+    """A failed run through five residual sums."""
+    sums = tuple(replace(layer(f"add{n}", "Add"), inbound=("h", "x")) for n in range(5))
+    whole = spec(layer("h"), *more, layer("out", units=1))
+    return evidence(census=census(tensor(nan=3)), spec=replace(whole, layers=(*whole.layers, *sums)))
+
+
+def graph(*layers):
+    return spec(*layers, graph_known=True)
+
+
+def log_of(name: str):
+    return layer("log", "Log", operands=(Operand(name),))
+
+
+def plus(name: str, number: float, **changes):
+    return layer("plus", "Add", activation=None, operands=(Operand(name), Operand(number=number)), **changes)
+
+
+def half_division(epsilon: float):
+    half = {"dtype_policy": "float16", "config": {"dtype": "float16"}}
+    return graph(
+        layer("h", activation="relu", **half),
+        plus("h", epsilon, **half),
+        layer("divide", "Divide", operands=(Operand("h"), Operand("plus")), **half),
+    )
+
+
+def attending(*more):
+    """A classifier of token sequences by attention; `more` stands beside the embedding of the tokens."""
+    return spec(
+        layer("words", "Embedding"),
+        *more,
+        layer("attend", "MultiHeadAttention"),
+        layer("out", units=10, activation="softmax"),
+        loss=loss("sparse_categorical_crossentropy"),
+    )
+
+
+ROWS = [
+    Row(
+        "CKD114",
+        lambda: evidence(census=census(tensor(dtype="float16", nan=1)), spec=spec()),
+        lambda: evidence(census=census(tensor(dtype="bfloat16", nan=1)), spec=spec()),
+        cause=Cause.MIXED_PRECISION,
+        says="epsilon",
+    ),
+    Row(
+        "CKD114",
+        lambda: evidence(census=BAD, spec=spec(layer("h", dtype_policy="mixed_float16"))),
+        lambda: evidence(
+            census=census(tensor()),
+            spec=spec(layer("h", dtype_policy="mixed_float16"), optimizer=optimizer(loss_scaled=True)),
+        ),
+        cause=Cause.MIXED_PRECISION,
+        says="does not scale the loss",
+    ),
+    Row(
+        "CKD121",
+        lambda: evidence(
+            spec=spec(
+                layer("h"), layer("out", units=1, activation="linear"), layer("act", "Activation", activation="softmax")
+            )
+        ),
+        lambda: evidence(spec=spec(layer("h"), layer("out", units=2, activation="softmax"))),
+        cause=Cause.ACTIVATION,
+        severity=Severity.ERROR,
+    ),
+    Row(
+        "CKD122",
+        lambda: evidence(spec=spec(layer("out", units=1, activation="sigmoid"), loss=loss("categorical_crossentropy"))),
+        lambda: evidence(
+            spec=spec(
+                layer("out", units=3, activation="linear"), loss=loss("categorical_crossentropy", from_logits=True)
+            )
+        ),
+        cause=Cause.LOSS_FUNCTION,
+    ),
+    Row(
+        "CKD122",  # where the run stands still, a head that is no probability outweighs a rate that would hide it
+        lambda: stuck(spec=TANH_HEAD),
+        lambda: stuck(spec=CLASSIFIER),
+        cause=Cause.ACTIVATION,
+        says="no probability",
+    ),
+    Row(
+        "CKD123",
+        lambda: evidence(spec=spec(layer("out", units=1, activation="relu"))),
+        lambda: evidence(spec=spec(layer("out", units=1, activation="softplus"))),
+        cause=Cause.ACTIVATION,
+    ),
+    Row(
+        "CKD124",
+        lambda: evidence(census=BAD, spec=deep(3, "exponential")),
+        lambda: evidence(census=BAD, spec=spec(layer("h"), layer("out", units=1, activation="exponential"))),
+        cause=Cause.ACTIVATION,
+    ),
+    Row(
+        "CKD124",
+        lambda: evidence(
+            census=BAD,
+            spec=spec(
+                layer("rnn", "SimpleRNN", activation="relu", units=8), layer("out", units=1, activation="linear")
+            ),
+        ),
+        lambda: evidence(
+            census=BAD,
+            spec=spec(
+                layer("rnn", "SimpleRNN", activation="tanh", units=8), layer("out", units=1, activation="linear")
+            ),
+        ),
+        cause=Cause.EXPLODING_GRADIENTS,
+    ),
+    Row(
+        "CKD125",
+        lambda: evidence(spec=deep(3, "sigmoid")),
+        lambda: evidence(
+            spec=spec(
+                layer("a", activation="sigmoid"),
+                layer("bn", "BatchNormalization"),
+                layer("b", activation="sigmoid"),
+                layer("out"),
+            )
+        ),
+        cause=Cause.VANISHING_GRADIENTS,
+    ),
+    Row(
+        "CKD126",
+        lambda: evidence(spec=deep(2, "linear")),
+        lambda: evidence(spec=deep(1, "linear")),
+        cause=Cause.ACTIVATION,
+    ),
+    Row(
+        "CKD127",
+        lambda: evidence(census=BAD, spec=spec(layer("rnn", "SimpleRNN", activation="tanh", units=8), layer("out"))),
+        lambda: evidence(
+            census=BAD,
+            spec=spec(
+                layer("rnn", "SimpleRNN", activation="tanh", units=8), layer("out"), optimizer=optimizer(clipnorm=1.0)
+            ),
+        ),
+        cause=Cause.EXPLODING_GRADIENTS,
+    ),
+    Row(
+        "CKD128",
+        lambda: evidence(census=BAD, spec=spec(loss=loss("rmse", custom=True))),
+        lambda: evidence(census=census(), spec=spec(loss=loss("rmse", custom=True))),
+        cause=Cause.LOSS_FUNCTION,
+    ),
+    Row(
+        "CKD129",
+        lambda: evidence(spec=spec(optimizer=optimizer("SGD", momentum=0.999))),
+        lambda: evidence(spec=spec(optimizer=optimizer("SGD", momentum=0.9))),
+        cause=Cause.OPTIMIZER,
+    ),
+    Row("CKD132", lambda: evidence(spec=deep(9)), lambda: evidence(spec=deep(5))),
+    Row(
+        "CKD133",
+        lambda: evidence(spec=spec(layer("drop", "Dropout", config={"rate": 0.95}), layer("out"))),
+        lambda: evidence(spec=spec(layer("drop", "Dropout", config={"rate": 0.5}), layer("out"))),
+        cause=Cause.ARCHITECTURE,
+    ),
+    Row(
+        "CKD133",
+        lambda: evidence(spec=spec(layer("neck", units=1), layer("out", units=8, activation="softmax"))),
+        lambda: evidence(spec=spec(layer("neck", units=4), layer("out", units=8, activation="softmax"))),
+        cause=Cause.ARCHITECTURE,
+        says="squeezes",
+    ),
+    Row(
+        "CKD134",
+        lambda: evidence(spec=spec(layer("h", activation="softmax"), layer("out", units=1, activation="linear"))),
+        lambda: evidence(spec=spec(layer("h", activation="gelu"), layer("out", units=3, activation="softmax"))),
+        cause=Cause.ACTIVATION,
+    ),
+    Row(
+        "CKD134",
+        lambda: stuck(
+            spec=spec(
+                layer("lstm", "LSTM", activation="sigmoid"), layer("out", units=10, activation="softmax"), loss=IDS_LOSS
+            )
+        ),
+        lambda: stuck(
+            spec=spec(
+                layer("lstm", "LSTM", activation="tanh"), layer("out", units=10, activation="softmax"), loss=IDS_LOSS
+            )
+        ),
+        cause=Cause.ACTIVATION,
+        says="use sigmoid in place of tanh",
+    ),
+    Row(
+        "CKD134",  # the divergence of a variational autoencoder
+        lambda: stuck(
+            spec=spec(
+                layer("z", "Sampling", registered="my>Sampling"),
+                layer("out", units=10, activation="softmax"),
+                loss=IDS_LOSS,
+            )
+        ),
+        lambda: stuck(
+            spec=spec(
+                layer("z", "Mixing", registered="my>Mixing"),
+                layer("out", units=10, activation="softmax"),
+                loss=IDS_LOSS,
+            )
+        ),
+        cause=Cause.LOSS_FUNCTION,
+    ),
+    Row(
+        "CKD136",
+        lambda: evidence(spec=spec(layer("h", trainable=False), layer("out", trainable=False))),
+        lambda: evidence(spec=spec(layer("h", trainable=False), layer("out"))),
+        cause=Cause.ARCHITECTURE,
+    ),
+    Row(
+        "CKD137",
+        lambda: evidence(census=BAD, spec=graph(layer("h", activation="relu"), log_of("h"))),
+        lambda: evidence(census=BAD, spec=graph(layer("h", activation="softplus"), plus("h", 1e-6), log_of("plus"))),
+        cause=Cause.ARCHITECTURE,
+        says="takes the logarithm of h, which can be exactly 0",
+    ),
+    Row(
+        "CKD137",
+        lambda: evidence(census=BAD, spec=half_division(1e-12)),
+        lambda: evidence(census=BAD, spec=half_division(1e-3)),
+        cause=Cause.MIXED_PRECISION,
+        says="epsilon 1e-12 is 0 in float16",
+    ),
+    Row(
+        "CKD138",
+        lambda: evidence(census=BAD, spec=spec(layer("out", units=3, activation="softmax"), DROP)),
+        lambda: evidence(census=BAD, spec=spec(DROP, layer("out", units=3, activation="softmax"))),
+        cause=Cause.ARCHITECTURE,
+        severity=Severity.WARNING,
+        says="ends in Dropout (drop), behind out (softmax)",
+    ),
+    Row(
+        "CKD138",
+        lambda: evidence(
+            census=BAD, spec=spec(layer("out", units=3, activation="softmax"), layer("bn", "BatchNormalization"))
+        ),
+        # an embedding that is normalised last is common
+        lambda: evidence(
+            census=BAD, spec=spec(layer("out", units=3, activation="linear"), layer("bn", "BatchNormalization"))
+        ),
+        cause=Cause.ARCHITECTURE,
+    ),
+    Row(
+        "CKD141",  # class maps with a relu, averaged and given to a softmax
+        lambda: evidence(census=BAD, spec=maps("relu")),
+        lambda: evidence(census=BAD, spec=maps("linear")),
+        cause=Cause.ACTIVATION,
+        severity=Severity.WARNING,
+        says="The scores of maps pass relu before softmax",
+    ),
+    Row(
+        "CKD141",
+        lambda: evidence(census=BAD, spec=spec(layer("out", units=3), loss=LOGITS)),
+        lambda: evidence(census=BAD, spec=spec(layer("out", units=3, activation="linear"), loss=LOGITS)),
+        cause=Cause.ACTIVATION,
+        says="before the loss takes them for logits",
+    ),
+    Row(
+        "CKD143",
+        lambda: likelihood("sigma"),
+        lambda: likelihood("log_sigma"),
+        cause=Cause.ACTIVATION,
+        says="sigma is linear",
+    ),
+    Row("CKD143", lambda: likelihood("sigma"), lambda: likelihood("sigma", activation="softplus")),
+    Row(
+        "CKD144",  # a second embedding tells the places
+        lambda: stuck(spec=attending()),
+        lambda: stuck(spec=attending(layer("places", "Embedding"))),
+        cause=Cause.ARCHITECTURE,
+        says="attends to tokens whose places nothing tells",
+    ),
+    Row(
+        "CKD145",
+        lambda: residual(),
+        lambda: residual(layer("norm", "LayerNormalization")),
+        cause=Cause.EXPLODING_GRADIENTS,
+    ),
+]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda r: r.code)
+def test_fires(row: Row):
+    fires(row)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda r: r.code)
+def test_stays_silent_on_a_near_miss(row: Row):
+    stays_silent(row)
