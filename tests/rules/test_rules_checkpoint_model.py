@@ -222,6 +222,18 @@ ROWS = [
         says="use sigmoid in place of tanh",
     ),
     Row(
+        "CKD134",  # nobody tested a layer of one's own; what is called a loss is a part of it
+        lambda: evidence(spec=spec(layer("pool", "Pool", registered="my>Pool"), layer("out")), census=BAD),
+        lambda: evidence(spec=spec(layer("pool", "GlobalAveragePooling1D"), layer("out")), census=BAD),
+        cause=Cause.ARCHITECTURE,
+    ),
+    Row(
+        "CKD134",
+        lambda: evidence(spec=spec(layer("b", "Balance", registered="my>LossBalance"), layer("out")), census=BAD),
+        lambda: evidence(spec=spec(layer("b", "Balance", registered="my>Balance"), layer("out")), census=BAD),
+        cause=Cause.LOSS_FUNCTION,
+    ),
+    Row(
         "CKD134",  # the divergence of a variational autoencoder
         lambda: stuck(
             spec=spec(
