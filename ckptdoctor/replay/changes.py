@@ -218,6 +218,15 @@ def shift_labels(output: int, by: int) -> Callable[[Batch], Batch]:
     return alter
 
 
+def divide_targets(by: float) -> Callable[[Batch], Batch]:
+    """All targets divided by a number, as float32."""
+
+    def alter(batch: Batch) -> Batch:
+        return replace(batch, targets=tuple((t / by).astype("float32") for t in batch.targets))
+
+    return alter
+
+
 # --- initial weights --------------------------------------------------------------------------
 
 

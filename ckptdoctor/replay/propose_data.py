@@ -17,6 +17,7 @@ from ckptdoctor.replay.losses import masked_targets
 from ckptdoctor.replay.rebuild import head_activation
 from ckptdoctor.replay.situation import Situation, all_finite
 
+FEW_VALUES = 20  # distinct targets that may be classes; hand-chosen
 FAR_OUT = 20.0  # widths of the middle 98 % from which a value sets the scale of all others; hand-chosen
 
 
@@ -108,6 +109,28 @@ def labels(at: Situation) -> list[Trial]:
         )
     )
     return trials
+
+
+def shares(at: Situation) -> list[Trial]:
+    """Targets divided by their largest value, where a sigmoid is asked for numbers from 0 to beyond 1, as pixels of 0 to 255."""
+    if len(at.step.plan.names) != 1 or head_activation(at.model) != "sigmoid":
+        return []
+    values = np.concatenate([np.ravel(b.targets[0]) for b in at.batches if b.rows])
+    values = values[np.isfinite(values)] if values.dtype.kind == "f" else values
+    top = float(values.max()) if values.size else 0.0
+    distinct = np.unique(values)
+    if values.size == 0 or values.min() < 0 or top <= 1 or 2 < len(distinct) <= FEW_VALUES:
+        return []  # a few whole numbers are classes, which want another head
+    crossentropy = "crossentropy" in at.step.plan.names[0]
+    return [
+        changes.data_trial(
+            "scale_targets",
+            f"targets divided by {top:.4g}, so that they run from 0 to 1",
+            Cause.LABELS if crossentropy else Cause.DATA_SCALE,
+            f"y = y / {top:.4g}",
+            changes.divide_targets(top),
+        )
+    ]
 
 
 def standardising(at: Situation) -> list[Trial]:

@@ -10,6 +10,10 @@ from ckptdoctor.replay.code import number
 from ckptdoctor.replay.lab import Trial
 from ckptdoctor.replay.situation import ADAM_RATE, ADAPTIVE, SAFE_EPSILON, SAFE_EPSILON_HALF, Situation, named
 
+PAPER_RATES = {"Adadelta": 1.0}
+"""Rates of optimizers whose default in Keras is far from that of their paper (Zeiler 2012, equation 14: a rate of 1)."""
+FARTHER = 300.0  # times the rate in force, beyond what the rates tried anyway would find; hand-chosen
+
 
 def smaller_rates(at: Situation) -> list[Trial]:
     if not usable_rate(at):
@@ -19,7 +23,11 @@ def smaller_rates(at: Situation) -> list[Trial]:
 
 
 def rates_near(at: Situation) -> list[Trial]:
-    return [] if not usable_rate(at) else [changes.rate_trial(at.code, f) for f in (10.0, 0.1)]
+    """Ten times more and less; before them the rate of the optimizer's paper, where the one in force is far below."""
+    if not usable_rate(at):
+        return []
+    usual = PAPER_RATES.get(at.code.name, 0.0) / at.code.rate
+    return [changes.rate_trial(at.code, f) for f in ([usual] if usual > FARTHER else []) + [10.0, 0.1]]
 
 
 def rates_far(at: Situation) -> list[Trial]:

@@ -244,6 +244,28 @@ def relu_head(keras, rng):
 
 
 @run
+def masks_of_255(keras, rng):
+    """Masks of 0 and 255 under a binary cross-entropy."""
+    x, y = data(rng)
+    y = 255.0 * (np.concatenate([y] * 2, axis=0) > 0)
+    x = np.concatenate([x] * 2, axis=0)
+    model = stack(
+        keras, keras.layers.Dense(8, activation="tanh", name="h"), keras.layers.Dense(1, "sigmoid", name="out")
+    )
+    model.compile(keras.optimizers.Adam(0.05), "binary_crossentropy")
+    return model, x, y
+
+
+@run
+def slow_adadelta(keras, rng):
+    """Adadelta at Keras' default, a thousandth of its paper's."""
+    x, y = data(rng)
+    model = stack(keras, keras.layers.Dense(8, activation="tanh", name="h"), keras.layers.Dense(1, name="out"))
+    model.compile(keras.optimizers.Adadelta(), "mse")
+    return model, np.concatenate([x] * 2, axis=0), np.concatenate([y] * 2, axis=0)
+
+
+@run
 def healthy(keras, rng):
     x, y = data(rng)
     model = stack(keras, keras.layers.Dense(8, activation="relu", name="h"), keras.layers.Dense(1, name="out"))

@@ -62,6 +62,20 @@ def test_a_dead_head_is_finite_but_only_another_head_makes_it_learn(runs):
     assert 0.0 == dead.row_std
 
 
+def test_masks_of_255_are_divided_before_another_head_is_tried(runs):
+    result, found = tried(runs / "masks_of_255")
+    assert "scale_targets" == result.experiments[0].key
+    assert found["scale_targets"].learns
+    assert "y = y / 255" == found["scale_targets"].code
+    assert Cause.LABELS is found["scale_targets"].cause
+
+
+def test_adadelta_is_tried_at_the_rate_of_its_paper(runs):
+    _, found = tried(runs / "slow_adadelta")
+    assert found["lr*1000"].learns
+    assert "keras.optimizers.Adadelta(learning_rate=1)" in found["lr*1000"].code
+
+
 def test_a_healthy_run_gets_no_experiments(runs):
     result, found = tried(runs / "healthy")
     assert {} == found

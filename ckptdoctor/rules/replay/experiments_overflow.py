@@ -15,13 +15,19 @@ CLIP = ("clip",)
 SCALE = ("standardise",)
 INPUTS = ("standardise_inputs",)
 DROP = ("drop_bad_rows", "impute_nan")
-OWN_CAUSE = ("output_activation", "guard_operation", "finite_mask")  # the experiment itself knows what it stands for
+OWN_CAUSE = (
+    "output_activation",
+    "guard_operation",
+    "finite_mask",
+    "scale_targets",
+)  # the experiment itself knows what it stands for
 SPECIFIC: dict[str, tuple[Cause, float]] = {
     # Changes that touch one thing only; when such a one heals it is nearly a proof.
     "stable_loss": (Cause.LOSS_FUNCTION, 3.0),
     "safe_activation": (Cause.ACTIVATION, 3.0),
     "output_activation": (Cause.ACTIVATION, 2.5),
     "shift_labels": (Cause.LABELS, 4.0),
+    "scale_targets": (Cause.LABELS, 3.0),
     "float32": (Cause.MIXED_PRECISION, 4.0),
     "loss_scaling": (Cause.MIXED_PRECISION, 2.0),
     "epsilon": (Cause.OPTIMIZER, 2.0),

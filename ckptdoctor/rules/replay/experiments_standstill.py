@@ -12,6 +12,7 @@ from ckptdoctor.rules.standstill import standstill
 from ckptdoctor.rules.standstill_log import easy_for_simple_models
 
 CLEARLY = 0.5  # score of the stand-in run from which it counts as having learned; hand-chosen
+OWN_CAUSE = ("output_activation", "safe_activation", "stable_loss", "scale_targets")  # the experiment itself knows it
 WEIGHTS: dict[str, tuple[Cause, float]] = {
     "lr*": (Cause.LEARNING_RATE, 2.2),
     "lr/": (Cause.LEARNING_RATE, 2.0),
@@ -22,6 +23,7 @@ WEIGHTS: dict[str, tuple[Cause, float]] = {
     "safe_activation": (Cause.ACTIVATION, 1.6),
     "reinitialise": (Cause.INITIALIZATION, 2.2),
     "shift_labels": (Cause.LABELS, 3.0),
+    "scale_targets": (Cause.LABELS, 3.0),
     "optimizer_": (Cause.OPTIMIZER, 0.8),
     "add_normalisation": (Cause.ARCHITECTURE, 0.8),
     "float32": (Cause.MIXED_PRECISION, 3.0),
@@ -69,7 +71,7 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     for prefix, (cause, weight) in WEIGHTS.items():
         best = pattern.healing(prefix)
         if best is not None and best.learns:
-            voted = best.cause if prefix in ("output_activation", "safe_activation", "stable_loss") else cause
+            voted = best.cause if prefix in OWN_CAUSE else cause
             if weight * share > cast.get(voted, (0.0, ""))[0]:
                 cast[voted] = (weight * share, f"{best.change} makes it learn")
         elif pattern.best(prefix) is Outcome.FINITE and cause not in cast:
