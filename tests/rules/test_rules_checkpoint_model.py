@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 from evidences import BAD, CLASSIFIER, IDS_LOSS, deep, stuck
-from making import census, evidence, layer, loss, optimizer, spec, tensor
+from making import batches, census, evidence, layer, log, loss, optimizer, series, spec, tensor
 from table import Row, fires, stays_silent
 
 from ckptdoctor.model import Cause, Operand, Severity
@@ -70,6 +70,9 @@ def attending(*more):
     )
 
 
+EXP_HEAD = spec(layer("h"), layer("out", units=1, activation="exponential"))
+ABOVE_VARIANCE = log(series(values=(9.0, 3.0, 2.5, 2.5, 2.5, 2.5, 2.5, 2.5)))
+
 ROWS = [
     Row(
         "CKD114",
@@ -121,6 +124,13 @@ ROWS = [
         lambda: evidence(spec=spec(layer("out", units=1, activation="relu"))),
         lambda: evidence(spec=spec(layer("out", units=1, activation="softplus"))),
         cause=Cause.ACTIVATION,
+    ),
+    Row(
+        "CKD123",  # of a run that stands still
+        lambda: stuck(spec=EXP_HEAD, logs=ABOVE_VARIANCE, batches=batches()),
+        lambda: evidence(spec=EXP_HEAD, logs=ABOVE_VARIANCE),
+        cause=Cause.ACTIVATION,
+        says="ends in exponential",
     ),
     Row(
         "CKD124",
