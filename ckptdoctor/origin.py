@@ -30,8 +30,8 @@ from ckptdoctor.rules.symptoms import head
 OVERFLOW = frozenset({Cause.LEARNING_RATE, Cause.EXPLODING_GRADIENTS, Cause.DATA_SCALE, Cause.OPTIMIZER})
 """Causes that have no layer of their own: the first overflow is only where it showed."""
 EVERYWHERE = "first layer with non-finite weights"
-SPREADS = frozenset({"CKD101", "CKD103", "CKD114"})
-"""Rules that name a layer because its weights are bad or its type is narrow, not because something was seen to begin there."""
+SPREADS = frozenset({"CKD101", "CKD103", "CKD114", "CKD304"})
+"""Rules that name a layer because its weights are bad or unmoved or its type is narrow, not because something was seen to begin there."""
 UNPLAYED = frozenset({ReplayStatus.NOT_RUN, ReplayStatus.FAILED})
 GREW = 10.0
 """Times the norm of all weights, from which on updates count as diverging; hand-chosen, ordinary training stays below 3."""

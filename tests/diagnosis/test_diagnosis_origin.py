@@ -103,6 +103,13 @@ def test_where_nan_is_everywhere_a_layer_that_nobody_could_rebuild_is_the_one_to
     assert locate((ALL_BAD, OWN), evidence(), Cause.DATA_NONFINITE).layer is None
 
 
+def test_of_kernels_that_never_moved_the_first_says_little_either():
+    votes = (Vote(Cause.ACTIVATION, 1.2, "no gradient"),)
+    unmoved = Finding("CKD304", Severity.WARNING, "3 kernels", id="CKD304-1", layer="h1", votes=votes)
+    assert "pool" == locate((unmoved, OWN), evidence(), Cause.ACTIVATION).layer
+    assert "h1" == locate((unmoved,), evidence(), Cause.ACTIVATION).layer
+
+
 def test_a_loss_at_fault_acts_on_the_head():
     origin = locate((), evidence(spec=spec()), Cause.LOSS_FUNCTION)
     assert ("out", "the layer whose output the loss takes") == (origin.layer, origin.how)

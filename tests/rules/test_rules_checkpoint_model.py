@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from evidences import BAD, CLASSIFIER, IDS_LOSS, deep, stuck
-from making import batches, census, evidence, layer, log, loss, optimizer, series, spec, tensor
+from evidences import BAD, CLASSIFIER, IDS_LOSS, classes, deep, stuck
+from making import array, batches, census, evidence, layer, log, loss, optimizer, series, spec, tensor
 from table import Row, fires, stays_silent
 
 from ckptdoctor.model import Cause, Operand, Severity
@@ -70,6 +70,12 @@ def attending(*more):
     )
 
 
+SCALED_HALF = spec(
+    layer("h", dtype_policy="mixed_float16"),
+    layer("out", units=10, activation="softmax"),
+    loss=IDS_LOSS,
+    optimizer=optimizer(loss_scaled=True),
+)
 EXP_HEAD = spec(layer("h"), layer("out", units=1, activation="exponential"))
 ABOVE_VARIANCE = log(series(values=(9.0, 3.0, 2.5, 2.5, 2.5, 2.5, 2.5, 2.5)))
 
@@ -80,6 +86,13 @@ ROWS = [
         lambda: evidence(census=census(tensor(dtype="bfloat16", nan=1)), spec=spec()),
         cause=Cause.MIXED_PRECISION,
         says="epsilon",
+    ),
+    Row(
+        "CKD114",  # scans of some thousands; pixels of 255 have squares that float16 holds
+        lambda: stuck(spec=SCALED_HALF, batches=batches(array(min=0.0, max=3000.0), classes())),
+        lambda: stuck(spec=SCALED_HALF, batches=batches(array(min=0.0, max=255.0), classes())),
+        cause=Cause.MIXED_PRECISION,
+        says="inputs reach 3000",
     ),
     Row(
         "CKD114",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ckptdoctor.model import Cause, Census, Evidence, Finding, Role, Severity, Vote
+from ckptdoctor.model import Batches, Cause, Census, Evidence, Finding, Role, Severity, Vote
 from ckptdoctor.rules.parts import optimizer_spec_of, spec_of, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
+from ckptdoctor.rules.standstill import standstill
 from ckptdoctor.rules.symptoms import went_nonfinite
 
 
@@ -22,10 +23,12 @@ from ckptdoctor.rules.symptoms import went_nonfinite
             unit="epsilon",
             source="squares of gradients below 2.4e-4 are 0 in float16; keras#11832 heals with 1e-4",
         ),
+        "square": Threshold(256.0, unit="largest input", source="the square root of 65,504, float16's largest number"),
     },
     doc="""
     ## What it finds
-    float16 computation without loss scaling, or weights kept in float16 with an epsilon that is too small for it.
+    float16 computation without loss scaling, weights kept in float16 with an epsilon that is too small for it, or, in a failed
+    run, inputs whose squares float16 cannot hold.
     ## Why it matters
     float16 ends at 65,504 and loses numbers below 6e-8. Without loss scaling small gradients vanish; with float16 slots the
     second moment underflows to 0 and the update divides by little more than epsilon.
@@ -60,6 +63,13 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         yield _finding(
             text, half_layers, votes((Cause.MIXED_PRECISION, 2.5 if failing else 0.8, "float16 without loss scaling"))
         )
+    elif (failing or standstill(evidence) is not None) and (largest := _largest_input(evidence)) > limits["square"]:
+        text = (
+            f"{len(half_layers)} layers compute in float16, and inputs reach {largest:.4g}: their squares pass 65,504, "
+            "its largest number."
+        )
+        why = "a variance or a sum of squares of such inputs overflows in float16"
+        yield _finding(text, half_layers, votes((Cause.MIXED_PRECISION, 2.5, why)))
     elif failing:
         text = f"{len(half_layers)} layers compute in float16 (with loss scaling)."
         yield _finding(
@@ -82,6 +92,12 @@ def _float16_weights(evidence: Evidence) -> bool:
     return isinstance(evidence.census, Census) and any(
         t.info.dtype.lstrip("<>=") in ("float16", "f2") for t in evidence.census.of_role(Role.WEIGHT)
     )
+
+
+def _largest_input(evidence: Evidence) -> float:
+    """Largest magnitude among recorded inputs that are no ids; 0 without any."""
+    arrays = evidence.batches.inputs if isinstance(evidence.batches, Batches) else ()
+    return max((max(abs(a.min or 0.0), abs(a.max or 0.0)) for a in arrays if not a.integral), default=0.0)
 
 
 def _has_scale(evidence: Evidence) -> bool:

@@ -90,7 +90,8 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     own = [
         layer for layer, a in hidden_activations(spec) if a.lower() not in KNOWN and layer.class_name not in RECURRENT
     ]
-    custom = [layer for layer in spec.layers if layer.registered is not None or layer.class_name == "Lambda"]
+    custom = [layer for layer in spec.layers if layer.registered is not None and layer.class_name != "Lambda"]
+    custom += [layer for layer in spec.layers if layer.class_name == "Lambda"]  # one expression rarely is the trouble
     dense = [layer for layer in softmax if layer.class_name == "Dense"]  # in attention several are in their place
     if softmax and not failing and spec.graph_known and (len(softmax) == 1 or len(dense) == len(softmax)):
         yield Finding(
