@@ -79,6 +79,7 @@ OPENED = (
     "found_",
     "asked_",
     "filed_",
+    "odd_",
 )  # the lots of reported cases that were opened after their count
 
 
