@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.evaluation.cases import EvaluationCase
 from tests.evaluation.running import Answer, Setting, ask_all
-from tests.evaluation.scoring import removal_flips, renamed_differs
+from tests.evaluation.scoring import accepted, removal_flips, renamed_differs
 from tests.evaluation.variants import rename_files, rename_layers
 
 REMOVALS = (
@@ -69,9 +69,8 @@ def _other_verdict(before: Answer, after: Answer) -> str:
     a, b = before.document["verdict"], after.document["verdict"]
     if (a["status"], a["cause"]) == (b["status"], b["cause"]):
         return ""
-    accepted = {before.case.truth["category"], *before.case.truth.get("also_acceptable", ())}
     told = f"{a['status']}/{a['cause']} at {a['confidence']:.2f} became {b['status']}/{b['cause']} at {b['confidence']:.2f}"
-    return f"{told} {BOTH_ACCEPTED}" if {a["cause"], b["cause"]} <= accepted else told
+    return f"{told} {BOTH_ACCEPTED}" if {a["cause"], b["cause"]} <= accepted(before.case.truth) else told
 
 
 def _renamed(
@@ -106,7 +105,7 @@ def _difference(before: Answer, after: Answer, layers: dict[str, str]) -> str:
 def _flip(full: Answer, reduced: Answer) -> str:
     if full.document is None or reduced.document is None:
         return ""
-    return removal_flips(full.document, reduced.document)
+    return removal_flips(full.document, reduced.document, accepted(full.case.truth))
 
 
 def _report(original: Answer, changed: Answer, how: str, complaint: str) -> int:

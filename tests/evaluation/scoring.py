@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -353,10 +353,10 @@ def renamed_differs(
     return "" if expected == after.get("layer") else f"layer {expected} became {after.get('layer')}"
 
 
-def removal_flips(full: Mapping[str, Any], reduced: Mapping[str, Any]) -> str:
-    """A sentence where less evidence led from one certainty to another one, or to more certainty, else empty."""
+def removal_flips(full: Mapping[str, Any], reduced: Mapping[str, Any], right: Collection[str] = ()) -> str:
+    """A sentence where less evidence led from one certainty to another one, not among those that are `right`, else empty."""
     a, b = full["verdict"], reduced["verdict"]
-    if b["cause"] in ("unknown", "healthy") or b["status"] != "sick":
+    if b["cause"] in ("unknown", "healthy", *right) or b["status"] != "sick":
         return ""
     if b["cause"] != a["cause"] and min(a["confidence"], b["confidence"]) >= CERTAIN and a["cause"] != "unknown":
         return f"{a['cause']} at {a['confidence']:.2f} became {b['cause']} at {b['confidence']:.2f}"

@@ -250,3 +250,4 @@ def test_less_evidence_may_lower_the_confidence_but_not_flip_a_certainty():
     assert removal_flips(document(), document("optimizer", confidence=0.3)) == ""
     assert removal_flips(document(), document("unknown", confidence=0.9)) == ""
     assert "became" in removal_flips(document(), document("optimizer", confidence=0.8))
+    assert removal_flips(document(), document("optimizer", confidence=0.8), {"labels", "optimizer"}) == ""
