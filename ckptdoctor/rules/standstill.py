@@ -78,9 +78,20 @@ def _enough_steps(evidence: Evidence) -> bool:
 
 def _trained_enough(evidence: Evidence) -> bool:
     steps, count = iterations(evidence), epochs(evidence)
+    if count == 0 and _stays_where_it_began(evidence):
+        return _enough_steps(evidence)
     return _enough_steps(evidence) and (
         count >= MIN_EPOCHS or (count == 0 and steps is not None and steps >= 10 * MIN_STEPS)
     )
+
+
+def _stays_where_it_began(evidence: Evidence) -> bool:
+    """Whether the unchanged run, repeated from its start, learns nothing in as many steps as one change of it needs to learn."""
+    replay = evidence.replay
+    after = replay.baseline.after if isinstance(replay, Replay) and replay.baseline is not None else None
+    if not isinstance(replay, Replay) or after is None or after.score is None or _elsewise(evidence, replay):
+        return False
+    return after.score < NOTHING and any(e.removes_failure and e.learns for e in replay.experiments)
 
 
 def _shows_skill(skill: Skill) -> bool:

@@ -67,6 +67,20 @@ def known(share: float) -> Association:
     return Association("ridge", share, 0.0, 0.01, 256)
 
 
+def without_log(score: float):
+    """Sixty steps of a run without a log: replay repeats it from its start, and then with another activation."""
+    return evidence(
+        census=census(iterations=60),
+        spec=spec(),
+        batches=batches(),
+        replay=replay(
+            skill=Skill(0.0, loss=1.0, trivial_loss=1.0, prediction_std=0.1, target_std=1.0),
+            baseline=Baseline("first", None, 100, False, after=Skill(score)),
+            experiments=(experiment("safe_activation", Cause.ACTIVATION),),
+        ),
+    )
+
+
 def from_above(score: float = 0.0, reachable: float = 0.9):
     """A finite run whose loss still falls, and that from its start learns nothing unless its activation is changed."""
     return evidence(
@@ -135,6 +149,12 @@ def few_rows():
 
 
 ROWS = [
+    Row(
+        "CKD601",  # too few steps to say so by themselves; but repeated they lead nowhere, and one change does
+        lambda: without_log(0.0),
+        lambda: without_log(0.5),
+        severity=Severity.ERROR,
+    ),
     Row(
         "CKD601",  # an accuracy that rises below that of always naming the largest class
         lambda: stuck(replay=replay(skill=FEW_PIXELS), logs=RISING, batches=batches()),
