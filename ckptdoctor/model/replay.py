@@ -123,7 +123,8 @@ class Experiment:
     Attributes:
         key: stable name, e.g. `lr/10`, `lr/100`, `lr*10`, `clip_global_1`, `drop_bad_rows`, `standardise_inputs`,
             `standardise_inputs_targets`, `impute_nan`, `stable_loss`, `safe_activation`, `epsilon`, `float32`,
-            `loss_scaling`, `add_normalisation`, `reinitialise`, `shift_labels`, `scale_targets`, `output_activation`, `optimizer_adam`.
+            `loss_scaling`, `add_normalisation`, `reinitialise`, `shift_labels`, `scale_targets`, `output_activation`,
+            `optimizer_adam`.
         change: for people: "learning rate 0.01 instead of 1.0".
         cause: what this fix speaks for when it works.
         code: the line(s) to write, with this model's numbers and names.

@@ -53,8 +53,10 @@ CONSTANT = 1e-3  # spread of predictions ÷ spread of targets below which the ou
 
 def standstill(evidence: Evidence) -> Standstill | None:
     """The reason to say that a finite run does not learn, or None (also where that cannot be told)."""
-    if went_nonfinite(evidence) or not _trained_enough(evidence):
-        return None if went_nonfinite(evidence) or not _enough_steps(evidence) else lost_from_the_start(evidence)
+    if went_nonfinite(evidence) or not _enough_steps(evidence):
+        return None
+    if not _enough_epochs(evidence):
+        return lost_from_the_start(evidence)
     if (told := contradicts_itself(evidence)) is not None:
         return told
     skill = evidence.replay.skill if isinstance(evidence.replay, Replay) else None
@@ -76,13 +78,12 @@ def _enough_steps(evidence: Evidence) -> bool:
     return steps is None or steps >= MIN_STEPS
 
 
-def _trained_enough(evidence: Evidence) -> bool:
+def _enough_epochs(evidence: Evidence) -> bool:
+    """Whether the log is long enough to be flat; without one, whether the steps are, or lead nowhere when repeated."""
     steps, count = iterations(evidence), epochs(evidence)
-    if count == 0 and _stays_where_it_began(evidence):
-        return _enough_steps(evidence)
-    return _enough_steps(evidence) and (
-        count >= MIN_EPOCHS or (count == 0 and steps is not None and steps >= 10 * MIN_STEPS)
-    )
+    if count:
+        return count >= MIN_EPOCHS
+    return (steps is not None and steps >= 10 * MIN_STEPS) or _stays_where_it_began(evidence)
 
 
 def _stays_where_it_began(evidence: Evidence) -> bool:
@@ -203,16 +204,19 @@ def _other_scale(skill: Skill, evidence: Evidence) -> bool:
     Such a loss may compare on another scale (the logarithm of the targets): what the usual loss makes of the
     predictions then says nothing.
     """
+    return _substituted(evidence) and skill.rank_correlation is not None and skill.rank_correlation >= ORDERED
+
+
+def _substituted(evidence: Evidence) -> bool:
+    """Whether replay judged by a usual loss, since the run's own was not at hand."""
     replay = evidence.replay
-    substituted = isinstance(replay, Replay) and replay.start is not None and replay.start.loss == "substituted"
-    return substituted and skill.rank_correlation is not None and skill.rank_correlation >= ORDERED
+    return isinstance(replay, Replay) and replay.start is not None and replay.start.loss == "substituted"
 
 
 def _unlabelled(evidence: Evidence) -> bool:
     """The run's own loss is not at hand, and some targets stand for "no label", which it may leave out."""
-    replay, array = evidence.replay, targets(evidence)
-    substituted = isinstance(replay, Replay) and replay.start is not None and replay.start.loss == "substituted"
-    return substituted and array is not None and unlabelled_code(array) is not None
+    array = targets(evidence)
+    return _substituted(evidence) and array is not None and unlabelled_code(array) is not None
 
 
 def _over_constant(skill: Skill) -> float | None:

@@ -48,9 +48,7 @@ RARE = 0.9  # share of the largest class from which the others are usually weigh
 LOSS_OF_A_MISS = math.log(2.0)  # nats: the class that is not the likeliest has at most half of the probability
 GAP = 0.3  # accuracy below what the loss guarantees; hand-chosen: class weights, which no file records, take less
 AT_CHANCE = 0.15  # accuracy above the majority's share; hand-chosen, as `GAP`
-FROM_THE_START = (
-    3  # epochs after which a loss of `ASTRAY` times a constant's, at chance in each, is no beginning; hand-chosen
-)
+FROM_THE_START = 3  # epochs at chance and `ASTRAY` that are more than a slow beginning; hand-chosen
 UNSURE = 1.25  # of the constant's loss: a standard error of the variance of some hundred such rows; estimated
 HEAVY = 20.0  # robust z-score of a target that no bell-shaped noise of any recorded size reaches; hand-chosen
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 sys.path.append(str(Path(__file__).parent.parent / "rules"))
 
-from making import array, batches, census, evidence, log, point, replay, series, spec, state, tensor, timeline
+from making import array, batches, census, evidence, layer, log, point, replay, series, spec, state, tensor, timeline
 
 from ckptdoctor.advice import advise
 from ckptdoctor.diagnosis import PRIORS, conclude, softmax
@@ -84,6 +84,13 @@ def test_healthy_is_said_with_doubt_where_rows_may_have_been_learned_by_heart():
     doubted = verdict(0.01)
     assert doubted.confidence < verdict(0.4).confidence == verdict(0.01, series("val_loss")).confidence
     assert "no validation" in doubted.next_step
+
+
+def test_a_layer_of_ones_own_gets_advice_that_says_what_to_look_for():
+    own = layer("pool", "WordPool", registered="my>WordPool")
+    verdict = diagnose(evidence(census=BAD, spec=spec(own, layer("out", units=1, activation="linear")))).verdict
+    assert Cause.ARCHITECTURE is verdict.cause
+    assert "Look in WordPool (pool) for a division, root" in verdict.next_step
 
 
 def test_warnings_alone_are_no_sickness():
