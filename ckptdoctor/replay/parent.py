@@ -11,6 +11,7 @@ import platform
 import queue
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -28,6 +29,7 @@ Progress = Callable[[str], None]
 MAX_LINE = 64 << 20  # bytes of one message; the largest record is under 1 MB
 STDERR_KEPT = 64 << 10
 POLL_SECONDS = 0.1
+TEMPORARY = ("TMPDIR", "TEMP", "TMP")  # where Python and its libraries look for the folder of temporary files
 SILENCE_SECONDS = 90.0  # without any message; a compile of a large model takes tens of seconds
 
 
@@ -194,12 +196,14 @@ class _Child:
         self._finished = False
         self._stderr = bytearray()
         self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        # TensorFlow writes the code it generates to temporary files, and removes them only where a process ends in peace.
+        self._scratch = tempfile.TemporaryDirectory(prefix="ckptdoctor-replay-", ignore_cleanup_errors=True)
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "ckptdoctor.replay.child"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=child_environment(request, onednn=onednn),
+            env=child_environment(request, onednn=onednn) | dict.fromkeys(TEMPORARY, self._scratch.name),
             start_new_session=True,
         )
         assert self._process.stdin is not None
@@ -295,7 +299,7 @@ class _Child:
         return bytes(self._stderr).decode("utf-8", "replace")
 
     def close(self) -> None:
-        """Leave no process and no thread behind."""
+        """Leave no process, no thread and no file behind."""
         kill_group(self._process)
         for thread in self._threads:
             thread.join(timeout=5)
@@ -303,6 +307,7 @@ class _Child:
             if stream is not None:
                 with contextlib.suppress(OSError):
                     stream.close()
+        self._scratch.cleanup()
 
 
 def child_environment(request: ReplayRequest, *, onednn: bool = False) -> dict[str, str]:

@@ -164,7 +164,7 @@ def curve_of(evidence: Evidence) -> Curve | None:
         return None
     fall = late_fall(series)
     measured = None if weighted(evidence) else trivial_loss(evidence)
-    constant = measured or _guess_of_constant(evidence)
+    constant = measured or _guess_of_constant(evidence, median(series.values[-3:]))
     if fall is None or constant is None or constant[0] <= 0:
         return None
     last = median(series.values[-3:])
@@ -256,13 +256,15 @@ def easy_for_simple_models(evidence: Evidence) -> bool:
     return isinstance(measured, Association) and measured.rows >= MIN_ROWS and measured.score > EASY
 
 
-def _guess_of_constant(evidence: Evidence) -> tuple[float, str] | None:
+def _guess_of_constant(evidence: Evidence, last: float) -> tuple[float, str] | None:
     """Without recorded targets: the loss of an even guess over the head's classes, accuracy at chance as a witness."""
     spec = maybe_spec(evidence)
     found, loss = head(spec), main_loss(spec)
     if found is None or loss is None or found[0].units is None:
         return None
     if loss.name == "mean_squared_error" and found[2] == "sigmoid":
+        if last > 1:
+            return None  # no error of targets of 0 or 1 is larger
         return 0.25, "one half for every target of 0 or 1"
     classes = found[0].units if loss.name in CATEGORICAL else 2 if loss.name in BINARY else 0
     if classes < 2:

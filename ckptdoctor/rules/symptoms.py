@@ -71,6 +71,23 @@ THROWN_FAR = 1e4  # magnitude that no kernel of a healthy model holds and no sma
 PASS_THROUGH = frozenset(
     {"Dropout", "Flatten", "Reshape", "GaussianNoise", "SpatialDropout1D", "SpatialDropout2D", "Permute", "Identity"}
 )
+KEEPS_RANGE = PASS_THROUGH | {
+    "GlobalAveragePooling1D",
+    "GlobalAveragePooling2D",
+    "GlobalAveragePooling3D",
+    "GlobalMaxPooling1D",
+    "GlobalMaxPooling2D",
+    "GlobalMaxPooling3D",
+    "UpSampling1D",
+    "UpSampling2D",
+    "UpSampling3D",
+    "Cropping1D",
+    "Cropping2D",
+    "Cropping3D",
+}
+"""Layers whose output lies in the range of their input, so that behind a head its activation still tells the range."""
+UNKNOWN = "unknown"
+"""In place of an activation's name: what gives the output is not a function known here."""
 
 NO_LABEL = (-1.0, 255.0, -100.0)
 """What data sets write where a row or pixel has no label: -1 in general, 255 in segmentation masks, -100 in token labels."""
@@ -139,22 +156,39 @@ def output_layers(spec: ModelSpec | None) -> tuple[LayerSpec, ...]:
 def head(spec: ModelSpec | None) -> tuple[LayerSpec, LayerSpec, str] | None:
     """For a single output: (last layer with units, last layer, activation that shapes the output).
 
-    A head split into `Dense` and `Activation` is one head.
+    A head split into `Dense` and `Activation` is one head. The activation is `UNKNOWN` where a layer after it computes
+    something else of its output: a Rescaling, a Lambda, a layer of the user's own.
     """
     outputs = output_layers(spec)
     if spec is None or len(outputs) != 1:
         return None
     last = layer = outputs[0]
     activation: str | None = None
+    changed = False
     for _ in range(8):  # a head is never longer than a few layers
+        shapes = activation in (None, "linear") and layer.class_name not in HAS_KERNEL | RECURRENT | KEEPS_RANGE
+        changed = changed or (shapes and layer.activation is None)
         if activation in (None, "linear") and layer.activation is not None:
             activation = layer.activation
         if layer.units is not None and layer.class_name in HAS_KERNEL | RECURRENT:
-            return layer, last, activation or "linear"
+            return layer, last, UNKNOWN if changed else activation or "linear"
         if len(layer.inbound) != 1 or (parent := spec.layer(layer.inbound[0])) is None:
             break
         layer = parent
     return None
+
+
+def restores_inputs(spec: ModelSpec | None) -> bool:
+    """Whether a model has the shape of an autoencoder: one input, and an output of the same width.
+
+    What lies outside the range of its output are then the inputs themselves.
+    """
+    from ckptdoctor.evidence.config import input_shape
+
+    found = head(spec)
+    shapes = [shape for layer in spec.layers if (shape := input_shape(layer)) is not None] if spec is not None else []
+    units = found[0].units if found is not None else None
+    return len(shapes) == 1 and units is not None and units > 1 and shapes[0][-1:] == (units,)
 
 
 def hidden_activations(spec: ModelSpec) -> list[tuple[LayerSpec, str]]:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import tempfile
 import textwrap
 from pathlib import Path
 
@@ -110,6 +111,23 @@ def test_a_child_killed_late_leaves_what_it_had_found(runs):
 def test_no_child_outlives_its_parents_call(runs):
     replayed(runs / "healthy", wall_seconds=3.0)
     assert [] == [pid for pid in children() if b"ckptdoctor" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def test_no_temporary_file_outlives_a_replay_or_a_killed_one(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert ReplayStatus.REPRODUCED is replayed(runs / "nan_label").status
+    assert [] == list(tmp_path.iterdir())
+    seen = []
+
+    def kill_at_the_first_experiment(text):
+        if "trying:" in text:
+            seen.extend(tmp_path.rglob("__autograph_generated_file*"))
+            for pid in children():
+                os.kill(pid, signal.SIGKILL)
+
+    run_replay(request_for(runs / "rate_too_high"), progress=kill_at_the_first_experiment)
+    assert seen, "TensorFlow wrote none of its files where they can be removed"
+    assert [] == list(tmp_path.iterdir())
 
 
 def test_asking_for_a_gpu_that_is_not_there_is_an_error(runs):

@@ -207,6 +207,13 @@ ROWS = [
         cause=Cause.ACTIVATION,
     ),
     Row(
+        "CKD407",  # without a log, too: not even their mean can be given
+        lambda: evidence(spec=RELU_HEAD, batches=batches(y=array("y", "target", min=-9.0, max=1.0, mean=-4.0))),
+        lambda: evidence(spec=RELU_HEAD, batches=batches(y=array("y", "target", min=-1.0, max=9.0, mean=4.0))),
+        cause=None,
+        severity=Severity.ERROR,
+    ),
+    Row(
         "CKD407",  # class numbers under a loss of distances are no matter of range
         lambda: stuck(spec=SHARES, batches=batches(y=classes(10))),
         lambda: stuck(spec=SHARES, batches=batches(y=classes(30))),

@@ -126,6 +126,16 @@ ROWS = [
         cause=Cause.LOSS_FUNCTION,
     ),
     Row(
+        "CKD122",  # what a layer of its own makes of the scores may well be a probability
+        lambda: evidence(spec=spec(layer("out", units=1, activation="linear"), loss=loss("binary_crossentropy"))),
+        lambda: evidence(
+            spec=spec(
+                layer("out", units=1, activation="linear"), layer("last", "Lambda"), loss=loss("binary_crossentropy")
+            )
+        ),
+        cause=Cause.ACTIVATION,
+    ),
+    Row(
         "CKD122",  # where the run stands still, a head that is no probability outweighs a rate that would hide it
         lambda: stuck(spec=TANH_HEAD),
         lambda: stuck(spec=CLASSIFIER),

@@ -362,3 +362,12 @@ def test_the_first_layer_of_a_hand_set_initialiser_is_named_though_a_later_one_i
 def test_the_smallest_rate_there_is_can_be_compared():
     (found,) = run("CKD111", evidence(census=BAD, optimizer=state("SGD", rate=5e-324)))
     assert found.measured == 5e-324
+
+
+def test_a_high_rate_says_less_where_a_loss_of_unknown_code_went_nonfinite():
+    def weight(named):
+        parts = {"census": BAD, "optimizer": state(rate=0.2), "spec": spec(loss=named)}
+        (found,) = run("CKD111", evidence(**parts))
+        return found.votes[0].weight
+
+    assert 0 < weight(loss("focal", custom=True)) < weight(loss("binary_crossentropy"))

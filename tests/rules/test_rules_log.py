@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pytest
 from evidences import BAD, BINARY, CLASSIFIER, NAN, RELU_HEAD, classes
-from making import array, batches, census, evidence, log, loss, series, spec, state, tensor
+from making import array, batches, census, evidence, layer, log, loss, series, spec, state, tensor
 from table import Row, fires, run, stays_silent
 
 from ckptdoctor.model import Cause, Severity
+
+FAR_OFF = (314436.0, 314435.0, 314435.0, 314435.0)
+SIGMOID = layer("out", units=1, activation="sigmoid")
 
 ROWS = [
     Row(
@@ -177,6 +180,25 @@ ROWS = [
         lambda: evidence(logs=log(series(values=(0.0,) * 5), series("accuracy", (1.0,) * 5))),
         cause=Cause.LOSS_FUNCTION,
     ),
+    Row(
+        "CKD216",
+        lambda: evidence(logs=log(series(values=FAR_OFF)), spec=spec(SIGMOID)),
+        lambda: evidence(logs=log(series(values=FAR_OFF)), spec=spec(layer("out", units=1, activation="linear"))),
+        cause=Cause.ACTIVATION,
+        says="the targets lie outside",
+    ),
+    Row(
+        "CKD216",  # the recorded targets tell it better
+        lambda: evidence(logs=log(series(values=FAR_OFF)), spec=spec(SIGMOID)),
+        lambda: evidence(logs=log(series(values=FAR_OFF)), spec=spec(SIGMOID), batches=batches()),
+        cause=Cause.ACTIVATION,
+    ),
+    Row(
+        "CKD216",  # behind a layer that stretches it, a sigmoid can give more than 1
+        lambda: evidence(logs=log(series(values=FAR_OFF)), spec=spec(SIGMOID, layer("flat", "Flatten"))),
+        lambda: evidence(logs=log(series(values=FAR_OFF)), spec=spec(SIGMOID, layer("wide", "Rescaling"))),
+        cause=Cause.ACTIVATION,
+    ),
 ]
 
 
@@ -200,3 +222,17 @@ def test_a_loss_of_zero_names_the_single_unit_it_cannot_see():
         "CKD215", evidence(logs=logs, census=census(tensor("h/kernel"), tensor("out/kernel", shape=(64, 5))))
     )
     assert finding.layer is None
+
+
+def test_what_an_autoencoder_cannot_give_are_its_own_inputs():
+    width = {"batch_shape": [None, 20]}
+    model = spec(layer("h", config=width), layer("out", units=20, activation="sigmoid"))
+    (found,) = run("CKD216", evidence(logs=log(series(values=FAR_OFF)), spec=model))
+    weights = {v.cause: v.weight for v in found.votes}
+    assert weights[Cause.DATA_SCALE] > weights[Cause.ACTIVATION] > 0 > weights[Cause.LEARNING_RATE]
+
+
+def test_no_rate_is_too_small_for_targets_beyond_the_head():
+    falling = log(series(values=(254630.0, 250000.0, 247000.0, 243000.0, 240000.0)))
+    parts = {"logs": falling, "optimizer": state(), "census": census(iterations=1600)}
+    assert [] == run("CKD210", evidence(spec=spec(SIGMOID), **parts))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ckptdoctor.model import ArrayStats, Cause, Evidence, Finding, LayerSpec, LossSpec, Severity
+from ckptdoctor.model import ArrayStats, Cause, Evidence, Finding, LayerSpec, LossSpec, ModelSpec, Severity
 from ckptdoctor.rules.parts import maybe_spec, spec_of, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
 from ckptdoctor.rules.standstill import standstill
-from ckptdoctor.rules.symptoms import REGRESSION, head, main_loss, targets, unlabelled_code
+from ckptdoctor.rules.symptoms import REGRESSION, head, main_loss, restores_inputs, targets, unlabelled_code
 
 RANGES = {
     "relu": (0.0, None),
@@ -67,9 +67,11 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         yield _classes_as_numbers(array, layer, loss, stuck=stuck)
         return
     share = _share_outside(array.mean, low if below else high)
+    # With most targets out of reach no constant within is near them: that is at fault whether or not a log shows it.
+    plain = stuck or (bool(share) and not loss.custom)
     yield Finding(
         rule="CKD407",
-        severity=Severity.ERROR if stuck else Severity.WARNING,
+        severity=Severity.ERROR if plain else Severity.WARNING,
         message=(
             f"Targets {array.name} run from {array.min:.3g} to {array.max:.3g}, but {layer.name} ends in {activation}, "
             f"which gives {'nothing below ' + format(low, 'g') if below else 'nothing above ' + format(high, 'g')}."
@@ -79,11 +81,17 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         threshold=low if below else high,
         unit="target",
         votes=votes(
-            (Cause.ACTIVATION, 4.0 if stuck else 1.5, f"{activation} cannot reach the targets{share}"),
-            (Cause.DATA_SCALE, 1.0 if above else 0.0, "targets could be scaled into the range"),
+            (Cause.ACTIVATION, 4.0 if plain else 1.5, f"{activation} cannot reach the targets{share}"),
+            (Cause.DATA_SCALE, _by_scaling(spec_of(evidence), above=above), "targets could be scaled into the range"),
         ),
         data={"locates": True},
     )
+
+
+def _by_scaling(spec: ModelSpec, *, above: bool) -> float:
+    if not above:
+        return 0.0
+    return 2.5 if restores_inputs(spec) else 1.0
 
 
 def _only_unlabelled(array: ArrayStats, low: float | None, high: float | None) -> bool:

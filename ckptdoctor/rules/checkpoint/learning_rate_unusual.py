@@ -8,9 +8,15 @@ from collections.abc import Iterator
 from ckptdoctor.model import Cause, Evidence, Finding, Severity
 from ckptdoctor.rules.parts import maybe_spec, optimizer_spec_of, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
-from ckptdoctor.rules.symptoms import learning_rate, optimizer_class, went_nonfinite
+from ckptdoctor.rules.symptoms import learning_rate, optimizer_class, own_losses, went_nonfinite
 
 ADAPTIVE = {"Adam", "AdamW", "Nadam", "Adamax", "RMSprop", "Lamb", "Lion", "Adafactor", "Muon"}
+
+BOUNDED_STEP = 0.5
+"""Weight of a high rate where an own loss went non-finite under an adaptive optimizer: hand-chosen.
+
+Such a step moves a weight by about the rate, however large the gradient, so it does not run away by itself; Keras' own
+losses bear saturated outputs, an own one may not."""
 
 
 @rule(
@@ -65,7 +71,11 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     limit = high if too_high else low
     decades = min(abs(math.log10(rate / limit)), 300.0)  # 10**decades stays a number even of the smallest rate
     weight = min(1.0 + 1.2 * decades, 4.0)
-    fits = too_high == went_nonfinite(evidence) or too_high  # a tiny rate does not make NaN
+    nonfinite = went_nonfinite(evidence)
+    fits = too_high or not nonfinite  # a tiny rate does not make NaN
+    hidden = too_high and nonfinite and family == "adaptive" and own_losses(maybe_spec(evidence))
+    if hidden:
+        weight *= BOUNDED_STEP
     yield Finding(
         rule="CKD111",
         severity=Severity.WARNING,
@@ -77,10 +87,13 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         measured=rate,
         threshold=limit,
         unit="learning rate",
-        votes=votes(
-            (Cause.LEARNING_RATE, weight if fits else -1.0, f"the rate is {10**decades:.3g}× outside the usual range"),
-        ),
+        votes=votes((Cause.LEARNING_RATE, weight if fits else -1.0, _reason(decades, hidden=hidden))),
     )
+
+
+def _reason(decades: float, *, hidden: bool) -> str:
+    rest = "; yet steps of that size lead to NaN only where a loss breaks at the values they reach" if hidden else ""
+    return f"the rate is {10**decades:.3g}× outside the usual range{rest}"
 
 
 def _momentum(evidence: Evidence) -> float:

@@ -8,7 +8,7 @@ from ckptdoctor.model import Cause, Evidence, Finding, Severity
 from ckptdoctor.rules.parts import spec_of, votes
 from ckptdoctor.rules.registry import Limits, rule
 from ckptdoctor.rules.standstill import standstill
-from ckptdoctor.rules.symptoms import BINARY, CATEGORICAL, head, main_loss
+from ckptdoctor.rules.symptoms import BINARY, CATEGORICAL, UNKNOWN, head, main_loss
 
 CERTAIN = 2.5  # weight of a pair that contradicts the definition of the loss; hand-chosen
 STUCK = 1.7  # by which it counts more where the run stands still; hand-chosen
@@ -68,6 +68,8 @@ def judge_pair(loss: str, from_logits: bool, activation: str, units: int) -> tup
         return "probabilities are treated as logits", 1.5, Cause.LOSS_FUNCTION
     if loss in CATEGORICAL and units == 1:
         return "a cross-entropy over classes needs one unit a class", 3.0, Cause.LOSS_FUNCTION
+    if activation == UNKNOWN:
+        return None
     if loss in CATEGORICAL and not from_logits and activation == "sigmoid":
         return "sigmoid units do not form a distribution over classes", 1.5, Cause.ACTIVATION
     if (

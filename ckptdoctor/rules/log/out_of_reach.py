@@ -10,7 +10,9 @@ from ckptdoctor.rules.log.series import finite, loss
 from ckptdoctor.rules.parts import maybe_spec, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
 from ckptdoctor.rules.standstill import standstill
-from ckptdoctor.rules.symptoms import iterations, learning_rate, main_loss, optimizer_class
+from ckptdoctor.rules.symptoms import FLAT, head, iterations, learning_rate, main_loss, optimizer_class
+
+BEYOND_HEAD = 2.0  # an output between -1 and 1 is no further than that from targets within its range
 
 
 @rule(
@@ -53,6 +55,8 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     fallen = 1 - values[-1] / values[0] if values[0] else 1.0
     if factor < limits["factor"] or fallen > 0.5:
         return
+    if error > BEYOND_HEAD and (found := head(maybe_spec(evidence))) is not None and found[2] in FLAT | {"softmax"}:
+        return  # no rate takes the output of such a head to these targets: CKD216, CKD407
     stuck = standstill(evidence) is not None
     yield Finding(
         rule="CKD210",
