@@ -67,6 +67,9 @@ HAS_KERNEL = frozenset(
         "DepthwiseConv2D",
     }
 )
+HAS_UNITS = (
+    HAS_KERNEL | RECURRENT | {"TimeDistributed", "Bidirectional", "SpectralNormalization"}
+)  # a wrapper has those of the layer inside
 THROWN_FAR = 1e4  # magnitude that no kernel of a healthy model holds and no smaller step brings back; hand-chosen
 PASS_THROUGH = frozenset(
     {"Dropout", "Flatten", "Reshape", "GaussianNoise", "SpatialDropout1D", "SpatialDropout2D", "Permute", "Identity"}
@@ -166,11 +169,11 @@ def head(spec: ModelSpec | None) -> tuple[LayerSpec, LayerSpec, str] | None:
     activation: str | None = None
     changed = False
     for _ in range(8):  # a head is never longer than a few layers
-        shapes = activation in (None, "linear") and layer.class_name not in HAS_KERNEL | RECURRENT | KEEPS_RANGE
+        shapes = activation in (None, "linear") and layer.class_name not in HAS_UNITS | KEEPS_RANGE
         changed = changed or (shapes and layer.activation is None)
         if activation in (None, "linear") and layer.activation is not None:
             activation = layer.activation
-        if layer.units is not None and layer.class_name in HAS_KERNEL | RECURRENT:
+        if layer.units is not None and layer.class_name in HAS_UNITS:
             return layer, last, UNKNOWN if changed else activation or "linear"
         if len(layer.inbound) != 1 or (parent := spec.layer(layer.inbound[0])) is None:
             break

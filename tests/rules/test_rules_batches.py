@@ -399,3 +399,14 @@ def test_stays_silent_on_a_near_miss(row: Row):
 def test_features_of_equal_spread_are_no_disparity():
     features = tuple(FeatureStats(i, 0, -1.0, 1.0, 0.0, 1.0) for i in range(4))
     assert all(f.severity is Severity.INFO for f in run("CKD403", evidence(batches=batches(array(features=features)))))
+
+
+def test_the_units_behind_a_wrapper_are_the_head():
+    """A linear layer applied at each step was once passed over, and the tanh of the cells before it accused."""
+    model = spec(
+        layer("cells", "LSTM", activation="tanh", units=12),
+        layer("steps", "TimeDistributed", activation="linear", units=1),
+    )
+    targets = array("y", "target", shape=(256, 16, 1), min=-3.0, max=0.6, mean=-1.5)
+    for code in ("CKD407", "CKD417"):
+        assert [] == run(code, evidence(spec=model, batches=batches(y=targets)))
