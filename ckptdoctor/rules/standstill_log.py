@@ -35,6 +35,7 @@ MIN_ROWS = 96  # recorded rows; with fewer the permutation spread covers ordinar
 FAR_FROM_EASY = 0.7  # of the constant's loss: a third explained where simple models explain nearly all; hand-chosen
 FAR_BELOW = 0.65  # of the targets' variation that simple models explain out of sample and the model does not; measured:
 # healthy runs with such a gap still fall by a fifth over their last half
+ON_ZERO = 0.05  # relative distance from the loss of the answer 0; hand-chosen: that of the mean over recorded rows
 SLOW = 0.06  # relative fall over the last half below which such a run is not on its way; measured, as above
 LONG = 8  # epochs from which a fall of SLOW is more than noise
 HOPELESS = 2.0  # times the constant's loss; measured: healthy runs of that length end below it
@@ -130,8 +131,8 @@ def by_log(evidence: Evidence) -> Standstill | None:
     ratio, certain = curve.ratio, curve.certain
     if _validated(evidence, curve):
         return None
-    if certain and (slow := _crawls_far_below(evidence, curve)) is not None:
-        return slow
+    if certain and (found := _crawls_far_below(evidence, curve) or _stands_on_zero(evidence, curve)) is not None:
+        return found
     if (heavy_tailed(evidence) and ratio < 1 / NO_BETTER) or (_mostly_one_value(evidence) and ratio < UNSURE):
         return None
     if certain and ratio > FAR_FROM_EASY and curve.fall < 2 * MOVING:
@@ -192,6 +193,23 @@ def _crawls_far_below(evidence: Evidence, curve: Curve) -> Standstill | None:
         return None
     text = f"{curve.text} Simple models explain {measured.score:.0%} of the same targets, and no kernel went further than {max(moved):.1g} of its size."
     return Standstill("crawls", text, max(moved), IN_PLACE, "distance ÷ first size", 0.8)
+
+
+def _stands_on_zero(evidence: Evidence, curve: Curve) -> Standstill | None:
+    """The loss that the answer 0 gives for every row, under an output of relu: it is cut off wherever it looks.
+
+    Where most targets are one value this tells such a run from one whose constant is not well known.
+    """
+    found, target, known = head(maybe_spec(evidence)), targets(evidence), main_loss(maybe_spec(evidence))
+    if found is None or found[2] != "relu" or target is None or known is None or known.name != "mean_squared_error":
+        return None
+    if target.mean is None or target.std is None or curve.fall > MOVING or epochs(evidence) < LONG:
+        return None
+    zero, last = target.mean**2 + target.std**2, curve.ratio * curve.constant
+    if zero <= 0 or abs(last / zero - 1) > ON_ZERO:
+        return None
+    text = f"The loss stands at {last:.4g}, which is what the answer 0 for every row gives ({zero:.4g}), and {found[1].name} ends in relu."
+    return Standstill("constant_output", text, last / zero, ON_ZERO, "loss ÷ loss of the answer 0", 0.85)
 
 
 def _moved(evidence: Evidence) -> list[float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from evidences import BAD, CLASSIFIER, IDS_LOSS, NAN, NO_SKILL, STUCK, classes, experiment, stuck, went
+from evidences import BAD, CLASSIFIER, IDS_LOSS, NAN, NO_SKILL, RELU_HEAD, STUCK, classes, experiment, stuck, went
 from making import array, batches, census, evidence, layer, log, loss, replay, series, spec, state, timeline
 from table import Row, fires, stays_silent
 
@@ -146,6 +146,15 @@ def three_epochs(accuracy: float):
 def few_rows():
     """Eight recorded rows: what a model seems to know of them may be chance."""
     return batches(array(shape=(8, 1, 10)), classes(shape=(8, 1, 1)))
+
+
+def on_zero(model):
+    """A run that stands on the loss of the answer 0 for rows of which most are 0."""
+    rain = FeatureStats(0, 0, 0.0, 0.9, 0.0927, 0.2, common=0.0, common_share=0.7)
+    dry = array("y", "target", min=0.0, max=0.9, mean=0.0927, std=0.2, features=(rain,))
+    return evidence(
+        census=census(iterations=400), spec=model, logs=log(series(values=(0.05, *[0.049] * 9))), batches=batches(y=dry)
+    )
 
 
 ROWS = [
@@ -330,6 +339,13 @@ ROWS = [
         lambda: three_epochs(0.3),
         severity=Severity.ERROR,
         says="After 3 epochs the loss is 869, 377 times that of always predicting one value",
+    ),
+    Row(
+        "CKD601",  # rain of which most days are dry: the loss of the answer 0, under a relu, which answers nothing else
+        lambda: on_zero(RELU_HEAD),
+        lambda: on_zero(spec(layer("h1"), layer("out", units=1, activation="linear"))),
+        severity=Severity.ERROR,
+        says="is what the answer 0 for every row gives (0.04859), and out ends in relu",
     ),
     Row(
         "CKD602",  # even wrong labels move every weight
