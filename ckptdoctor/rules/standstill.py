@@ -14,6 +14,7 @@ from ckptdoctor.rules.courses import (
     training_loss,
 )
 from ckptdoctor.rules.standstill_log import (
+    ASTRAY,
     LONG,
     MIN_ROWS,
     MOVING,
@@ -48,6 +49,8 @@ MOST = 0.75  # share that simple models explain, from which a run that explains 
 NOTHING = 0.1  # share explained below which nothing was learned; hand-chosen, as in `_shows_skill`
 NOTHING_FOUND = 0.03  # share that simple models explain, within what a lucky sample shows; hand-chosen
 NOTHING_LOST = 0.9  # of the constant's loss, likewise
+SOME_ORDER = 0.25  # rank correlation, where the run's own loss fell as well; hand-chosen
+BY_ITS_OWN = 0.25  # last ÷ first loss of a run under a loss that is not at hand; hand-chosen
 CONSTANT = 1e-3  # spread of predictions ÷ spread of targets below which the output is one value; hand-chosen
 
 
@@ -69,6 +72,8 @@ def standstill(evidence: Evidence) -> Standstill | None:
         if told is not None:
             return told
         if _shows_skill(skill) and _rows(evidence) >= MIN_SKILL_ROWS:
+            if (told := _astray(skill, evidence)) is not None:
+                return told
             return None if _well(skill) else _far_below_easy(evidence, skill)
     return by_log(evidence)
 
@@ -159,6 +164,15 @@ def _far_below_easy(evidence: Evidence, skill: Skill) -> Standstill | None:
     return told if told.kind == "fails_an_easy_task" or by_heart else None
 
 
+def _astray(skill: Skill, evidence: Evidence) -> Standstill | None:
+    """Some rows are told apart, but after so many epochs the loss is still dozens of times a constant's, for few rows or for all."""
+    ratio, curve = _over_constant(skill), curve_of(evidence)
+    if ratio is None or curve is None or curve.ratio < ASTRAY or not far_off(evidence, ratio):
+        return None
+    text = f"{curve.text} On the recorded batches it is {skill.loss:.4g}."
+    return Standstill("worse_than_constant", text, curve.ratio, ASTRAY, "loss ÷ loss of the best constant", 0.85)
+
+
 def _constant(skill: Skill) -> bool:
     return (
         skill.prediction_std is not None
@@ -175,7 +189,7 @@ def _by_skill(skill: Skill, evidence: Evidence) -> Standstill | None:
         spread = skill.prediction_std / (skill.target_std or 1.0)
         text = f"Predictions do not depend on the inputs: their spread over rows is {skill.prediction_std:.1e}, that of the targets {skill.target_std:.2g}."
         return Standstill("constant_output", text, spread, CONSTANT, "spread of predictions ÷ targets", 0.95)
-    if _other_scale(skill, evidence) or _unlabelled(evidence):
+    if _other_scale(skill, evidence) or _unlabelled(evidence) or _fell_under_its_own_loss(skill, evidence):
         return None
     ratio = _over_constant(skill)
     far = ratio is not None and (far_off(evidence, ratio) or _misses_what_a_change_finds(evidence, ratio))
@@ -217,6 +231,20 @@ def _unlabelled(evidence: Evidence) -> bool:
     """The run's own loss is not at hand, and some targets stand for "no label", which it may leave out."""
     array = targets(evidence)
     return _substituted(evidence) and array is not None and unlabelled_code(array) is not None
+
+
+def _fell_under_its_own_loss(skill: Skill, evidence: Evidence) -> bool:
+    """The run's own loss is not at hand, by its log it came down to a small part of what it was, and rows are in some order.
+
+    It may ask for less than the usual one: for the sizes of boxes only where there is one. Among targets that are mostly
+    equal even good predictions are not well ordered.
+    """
+    if skill.rank_correlation is not None and skill.rank_correlation < SOME_ORDER:
+        return False
+    series = training_loss(evidence)
+    if not _substituted(evidence) or series is None or series.nonfinite or len(series.values) < MIN_EPOCHS:
+        return False
+    return 0 < series.values[-1] < BY_ITS_OWN * series.values[0]
 
 
 def _over_constant(skill: Skill) -> float | None:

@@ -36,6 +36,8 @@ FAR_FROM_EASY = 0.7  # of the constant's loss: a third explained where simple mo
 FAR_BELOW = 0.65  # of the targets' variation that simple models explain out of sample and the model does not; measured:
 # healthy runs with such a gap still fall by a fifth over their last half
 ON_ZERO = 0.05  # relative distance from the loss of the answer 0; hand-chosen: that of the mean over recorded rows
+BELOW = 0.3  # the same, where a setting of the model is extreme; hand-chosen
+DROWNED = 1e-4  # share that passes all Dropout layers of a model; hand-chosen: six layers of 0.5 let 1.6 % pass
 SLOW = 0.06  # relative fall over the last half below which such a run is not on its way; measured, as above
 LONG = 8  # epochs from which a fall of SLOW is more than noise
 HOPELESS = 2.0  # times the constant's loss; measured: healthy runs of that length end below it
@@ -255,11 +257,19 @@ def by_association(evidence: Evidence, curve: Curve) -> Standstill | None:
         more = " Simple models do no better than chance either: inputs do not predict targets."
         return Standstill("chance", text + more, ratio, LITTLE_BETTER, unit, 0.85)
     gap, count = measured.score - (1 - ratio), epochs(evidence)
-    far = gap > FAR_BELOW and fall <= (SLOW if count >= LONG else 0.6 * MOVING)
+    far = gap > (FAR_BELOW if not drowned(evidence) else BELOW) and fall <= (SLOW if count >= LONG else 0.6 * MOVING)
     if measured.score > EASY and count >= 6 and (far or (ratio > LITTLE_BETTER and fall <= MOVING)):
         more = f" Simple models explain {measured.score:.0%} of the same targets."
         return Standstill("fails_an_easy_task", text + more, ratio, LITTLE_BETTER, unit, 0.85)
     return None
+
+
+def drowned(evidence: Evidence) -> bool:
+    """Whether so much is dropped on the way that next to nothing arrives: a fault of its own where the run stays behind."""
+    spec = maybe_spec(evidence)
+    rates = [layer.config.get("rate") for layer in spec.layers if "Dropout" in layer.class_name] if spec else []
+    kept = math.prod(1 - rate for rate in rates if isinstance(rate, float) and 0 <= rate <= 1)
+    return kept < DROWNED
 
 
 def reachable(evidence: Evidence) -> float:

@@ -89,6 +89,25 @@ KEEPS_RANGE = PASS_THROUGH | {
     "Cropping3D",
 }
 """Layers whose output lies in the range of their input, so that behind a head its activation still tells the range."""
+BEHIND_A_HEAD = (
+    KEEPS_RANGE
+    | NORMALISING
+    | {
+        "Activation",
+        "ActivityRegularization",
+        "AlphaDropout",
+        "ELU",
+        "GaussianDropout",
+        "LeakyReLU",
+        "Normalization",
+        "PReLU",
+        "ReLU",
+        "Rescaling",
+        "Softmax",
+        "ThresholdedReLU",
+    }
+)
+"""Layers that leave the number of units as it is; of any other, what comes out may have another shape."""
 UNKNOWN = "unknown"
 """In place of an activation's name: what gives the output is not a function known here."""
 
@@ -157,24 +176,27 @@ def output_layers(spec: ModelSpec | None) -> tuple[LayerSpec, ...]:
 
 
 def head(spec: ModelSpec | None) -> tuple[LayerSpec, LayerSpec, str] | None:
-    """For a single output: (last layer with units, last layer, activation that shapes the output).
+    """For a single output: (last layer with units, layer whose activation shapes the output, that activation).
 
     A head split into `Dense` and `Activation` is one head. The activation is `UNKNOWN` where a layer after it computes
-    something else of its output: a Rescaling, a Lambda, a layer of the user's own.
+    something else of its output, a Rescaling say. None behind a layer of the user's own, a Lambda or the like: how many units
+    come out of it, nothing here tells.
     """
     outputs = output_layers(spec)
     if spec is None or len(outputs) != 1:
         return None
-    last = layer = outputs[0]
+    bearer = layer = outputs[0]
     activation: str | None = None
     changed = False
     for _ in range(8):  # a head is never longer than a few layers
         shapes = activation in (None, "linear") and layer.class_name not in HAS_UNITS | KEEPS_RANGE
         changed = changed or (shapes and layer.activation is None)
         if activation in (None, "linear") and layer.activation is not None:
-            activation = layer.activation
+            activation, bearer = layer.activation, layer
         if layer.units is not None and layer.class_name in HAS_UNITS:
-            return layer, last, UNKNOWN if changed else activation or "linear"
+            return layer, bearer, UNKNOWN if changed else activation or "linear"
+        if layer.registered is not None or layer.class_name not in BEHIND_A_HEAD:
+            break
         if len(layer.inbound) != 1 or (parent := spec.layer(layer.inbound[0])) is None:
             break
         layer = parent
@@ -212,6 +234,20 @@ def units_can_die(spec: ModelSpec | None) -> bool:
     known = [layer for layer in spec.layers if layer.registered is None]
     one_softmax = any(layer.activation == "softmax" and layer.units == 1 for layer in known)
     return one_softmax or len(known) < len(spec.layers) or any(layer.activation in DYING for layer in known)
+
+
+def nothing_moved(evidence: Evidence) -> bool:
+    """Not one trainable weight moved, the bias of a head that always has a slope among them.
+
+    Whatever is dead before it, such a bias is given the mean error of each batch: it is the step that is zero.
+    """
+    spec = maybe_spec(evidence)
+    found = head(spec)
+    if found is None or found[2] in DYING or own_losses(spec) or not isinstance(evidence.timeline, Timeline):
+        return False
+    went = evidence.timeline.displacement
+    has_bias = any("bias" in d.variable for d in went if d.layer == found[0].name)
+    return has_bias and len(went) > 2 and not any(d.distance for d in went)
 
 
 def computes_in_half(spec: ModelSpec | None) -> bool:

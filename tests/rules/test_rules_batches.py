@@ -108,6 +108,8 @@ def labelled(*values: float):
     return array("y", "target", shape=(8, 32, 3), min=min(values), max=max(values), integral=True, classes=counts)
 
 
+SPECKS = array("y", "target", min=0.0, max=0.1, mean=0.009, std=0.0134)
+
 ROWS = [
     Row(
         "CKD401",
@@ -237,6 +239,30 @@ ROWS = [
         lambda: evidence(batches=batches(y=array("y", "target", min=1.0, max=1.0, mean=1.0, std=0.0))),
         lambda: evidence(batches=batches(y=array("y", "target", min=0.0, max=1.0, mean=0.1, std=0.3))),
         cause=Cause.LABELS,
+    ),
+    Row(
+        "CKD409",  # one-hot targets that are the same for all rows
+        lambda: evidence(
+            batches=batches(y=array("y", "target", min=0.0, max=1.0, mean=0.5, std=0.5, duplicate_rows=255))
+        ),
+        lambda: evidence(
+            batches=batches(y=array("y", "target", min=0.0, max=1.0, mean=0.5, std=0.5, duplicate_rows=254))
+        ),
+        cause=Cause.LABELS,
+        says="are the same",
+    ),
+    Row(
+        "CKD404",  # nearly no slope is left
+        lambda: stuck(spec=spec(), batches=batches(y=SPECKS), logs=log(series(values=(0.0001802, *[0.0001801] * 9)))),
+        lambda: evidence(spec=spec(), batches=batches(y=SPECKS)),
+        cause=Cause.DATA_SCALE,
+        says="are tiny",
+    ),
+    Row(
+        "CKD406",  # noise on the labels of a discriminator
+        lambda: evidence(spec=BINARY, batches=batches(y=array("y", "target", min=0.0, max=1.5, mean=0.5, std=0.5))),
+        lambda: evidence(spec=BINARY, batches=batches(y=array("y", "target", min=0.0, max=1.05, mean=0.5, std=0.5))),
+        severity=Severity.ERROR,
     ),
     Row(
         "CKD409",  # whole numbers, divided in place

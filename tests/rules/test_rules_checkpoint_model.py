@@ -9,7 +9,7 @@ from evidences import BAD, CLASSIFIER, IDS_LOSS, classes, deep, stuck
 from making import array, batches, census, evidence, layer, log, loss, optimizer, series, spec, tensor
 from table import Row, fires, stays_silent
 
-from ckptdoctor.model import Cause, Operand, Severity
+from ckptdoctor.model import Cause, Operand, Role, Severity
 
 DROP = layer("drop", "Dropout", activation=None)
 LOGITS = loss("categorical_crossentropy", from_logits=True)
@@ -79,6 +79,32 @@ SCALED_HALF = spec(
 EXP_HEAD = spec(layer("h"), layer("out", units=1, activation="exponential"))
 ABOVE_VARIANCE = log(series(values=(9.0, 3.0, 2.5, 2.5, 2.5, 2.5, 2.5, 2.5)))
 
+
+def drawing(activation: str, name: str = "z_sigma"):
+    """An encoder whose code is drawn by a layer of the user's own from a mean and a spread; it went non-finite."""
+    mean, spread = layer("z_mean", units=2, activation="linear"), layer(name, units=2, activation=activation)
+    whole = spec(layer("h"), mean, replace(spread, inbound=("h",)), layer("out", units=9, activation="sigmoid"))
+    drawn = replace(layer("z", "Draw", registered="Draw"), inbound=("z_mean", name))
+    return replace(whole, layers=(*whole.layers[:-1], drawn, whole.layers[-1]))
+
+
+def looks_up(registered: str | None, dtype: str = "float32"):
+    """Ids up to 20,000, looked up in half precision by a layer of one's own or by Keras'."""
+    words = layer("words", "Words" if registered else "Embedding", registered=registered, dtype_policy="mixed_float16")
+    ids = array(min=8000.0, max=20000.0, integral=True, dtype=dtype)
+    half = spec(
+        words, layer("out", units=10, activation="softmax"), loss=IDS_LOSS, optimizer=optimizer(loss_scaled=True)
+    )
+    return stuck(spec=half, batches=batches(ids, classes()))
+
+
+def adapted(zeros: int):
+    """A Normalization with a variance of 0 for so many columns, in a run that stands still."""
+    variance = replace(tensor("norm/variance", shape=(1, 9), role=Role.STATISTIC), zeros=zeros)
+    model = spec(layer("norm", "Normalization"), layer("out", units=10, activation="softmax"), loss=IDS_LOSS)
+    return stuck(spec=model, census=census(variance, iterations=400))
+
+
 ROWS = [
     Row(
         "CKD114",
@@ -125,6 +151,33 @@ ROWS = [
         ),
         cause=Cause.LOSS_FUNCTION,
     ),
+    Row(
+        "CKD114",  # Keras casts floats before a layer sees them; ids are not looked up in steps of 16
+        lambda: looks_up("my>Words"),
+        lambda: looks_up("my>Words", "int32"),
+        cause=Cause.MIXED_PRECISION,
+        says="whole numbers up to 20000 become steps of 16 in float16",
+    ),
+    Row(
+        "CKD114",
+        lambda: looks_up("my>Words"),
+        lambda: looks_up(None),
+        cause=Cause.MIXED_PRECISION,
+    ),
+    Row(
+        "CKD146",
+        lambda: evidence(census=BAD, spec=drawing("relu")),
+        lambda: evidence(census=BAD, spec=drawing("softplus")),
+        cause=Cause.ACTIVATION,
+        says="z_sigma ends in relu",
+    ),
+    Row(
+        "CKD146",  # a logarithm of the variance that cannot be below 0 makes noise, not NaN
+        lambda: stuck(spec=drawing("relu", "z_log_var"), batches=batches(y=array("y", "target", std=1.5))),
+        lambda: evidence(census=BAD, spec=drawing("relu", "z_log_var")),
+        cause=Cause.ACTIVATION,
+    ),
+    Row("CKD147", lambda: adapted(2), lambda: adapted(0), cause=Cause.DATA_SCALE, says="norm divides 2 of 9 columns"),
     Row(
         "CKD122",  # what a layer of its own makes of the scores may well be a probability
         lambda: evidence(spec=spec(layer("out", units=1, activation="linear"), loss=loss("binary_crossentropy"))),

@@ -371,3 +371,23 @@ def test_a_high_rate_says_less_where_a_loss_of_unknown_code_went_nonfinite():
         return found.votes[0].weight
 
     assert 0 < weight(loss("focal", custom=True)) < weight(loss("binary_crossentropy"))
+
+
+def test_an_own_loss_says_less_beside_a_layer_of_ones_own():
+    def weight(*layers):
+        (found,) = run("CKD128", evidence(census=BAD, spec=spec(*layers, loss=loss("margins", custom=True))))
+        return found.votes[0].weight
+
+    assert 0 < weight(layer("capsules", "Capsules", registered="my>Capsules"), layer("out")) < weight(layer("out"))
+
+
+def test_kernels_that_are_each_a_little_too_large_grow_the_signal_together():
+    def first(times):
+        wide = math.sqrt(2 / 10) * times
+        kernels = [tensor(f"h{n}/kernel", rms=wide) for n in range(8)]
+        return evidence(census=census(*kernels, iterations=0), spec=deep(8))
+
+    assert [] == run("CKD119", first(1.3))
+    (found,) = run("CKD119", first(2.5))
+    assert "one after another" in found.message
+    assert found.layer == "h0"

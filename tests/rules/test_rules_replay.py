@@ -14,6 +14,7 @@ from making import (
     layer,
     log,
     loss,
+    optimizer,
     point,
     replay,
     series,
@@ -22,7 +23,7 @@ from making import (
     tensor,
     timeline,
 )
-from table import Row, fires, stays_silent
+from table import Row, fires, run, stays_silent
 
 from ckptdoctor.model import (
     Cause,
@@ -394,3 +395,14 @@ def test_fires(row: Row):
 @pytest.mark.parametrize("row", ROWS, ids=lambda r: r.code)
 def test_stays_silent_on_a_near_miss(row: Row):
     stays_silent(row)
+
+
+def test_another_loss_is_of_another_size_which_matters_to_plain_descent():
+    def weights(optimizer_class):
+        failed = spec(loss=loss("half_squares", custom=True), optimizer=optimizer(optimizer_class, 0.002))
+        (found,) = run("CKD510", evidence(census=BAD, spec=failed, replay=replay(custom_loss="half_squares")))
+        return {v.cause: v.weight for v in found.votes}
+
+    descent, adam = weights("SGD"), weights("Adam")
+    assert 0 < descent[Cause.LOSS_FUNCTION] < adam[Cause.LOSS_FUNCTION]
+    assert adam[Cause.LEARNING_RATE] < 0 < descent[Cause.LEARNING_RATE]

@@ -33,6 +33,21 @@ def one_step_used(moved: float):
     )
 
 
+def only_the_bias(distance: float):
+    """The bias of the head went this far, and no kernel to speak of."""
+    kernels = [Displacement(f"layers/{name}", name, "kernel", 1e-6, 0.5) for name in ("h", "out")]
+    return (*kernels, Displacement("layers/out", "out", "bias", distance, 0.0))
+
+
+def nothing_moved(bias: float = 0.0):
+    """No kernel of a run moved; the bias of its head went this far."""
+    still = census(tensor("h/kernel"), tensor("out/kernel"), tensor("out/bias", shape=(10,)))
+    kernels = [Displacement(f"layers/{name}", name, "kernel", 0.0, 0.5) for name in ("h", "out")]
+    head = Displacement("layers/out", "out", "bias", bias, 0.0)
+    unmoved = ("layers/h/kernel", "layers/out/kernel")
+    return timeline(point(0, still), point(1, still), unmoved=unmoved, displacement=(*kernels, head))
+
+
 def shrinking(factor: float):
     """Two checkpoints, the kernels of the second `factor` times the size of those of the first."""
     sizes = [
@@ -83,6 +98,20 @@ ROWS = [
         lambda: stuck(timeline=one_step_used(moved=0.2)),
         lambda: stuck(timeline=one_step_used(moved=0.0)),
         cause=Cause.ARCHITECTURE,
+    ),
+    Row(
+        "CKD304",  # dead units would leave the bias of a linear head its gradient
+        lambda: stuck(timeline=nothing_moved(), spec=DESCENT),
+        lambda: stuck(timeline=nothing_moved(bias=0.01), spec=DESCENT),
+        cause=Cause.LEARNING_RATE,
+        says="the bias of the head included",
+    ),
+    Row(
+        "CKD307",  # by the same rate the bias of the head went an ordinary way
+        lambda: stuck(timeline=timeline(displacement=only_the_bias(0.08))),
+        lambda: stuck(timeline=timeline(displacement=only_the_bias(1e-4))),
+        cause=Cause.ACTIVATION,
+        says="what reaches out is zero for every row",
     ),
     Row(
         "CKD306",

@@ -42,14 +42,15 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     stuck = standstill(evidence) is not None
     for array in (*batches.inputs, *batches.targets):
         rows = array.shape[0] * (array.shape[1] if len(array.shape) > 1 else 1)
-        if array.std == 0 and rows >= limits["rows"]:
+        alike = array.kind == "target" and array.duplicate_rows == rows - 1 and not array.sampled  # one-hot ones, too
+        if (array.std == 0 or alike) and rows >= limits["rows"]:
             what = "inputs" if array.kind == "input" else "targets"
             cause = Cause.LABELS if array.kind == "target" else Cause.DATA_SCALE
             proved = array.kind == "target" and rows >= limits["proof"] and _learnt(evidence, integral=array.integral)
             yield Finding(
                 rule="CKD409",
                 severity=Severity.ERROR if proved else Severity.WARNING,
-                message=f"All recorded {what} {array.name} have the value {array.min}.",
+                message=f"All recorded {what} {array.name} {'are the same' if alike and array.std else f'have the value {array.min}'}.",
                 measured=0.0,
                 unit="standard deviation",
                 votes=votes(

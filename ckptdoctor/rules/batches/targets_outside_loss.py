@@ -9,6 +9,7 @@ from ckptdoctor.rules.parts import batches_of, losses_of, spec_of, votes
 from ckptdoctor.rules.registry import Limits, rule
 from ckptdoctor.rules.symptoms import BINARY, head, main_loss, targets
 
+NOISE = 0.15  # beyond 0 or 1; hand-chosen: noise that is added to labels stays below it
 TINY = 0.02
 """Largest target of a binary cross-entropy below which no row is said to be of the class (hand-chosen)."""
 
@@ -72,6 +73,13 @@ def _judge(loss: LossSpec, array: ArrayStats) -> tuple[str, Severity, tuple[Vote
     low, high = array.min or 0.0, array.max or 0.0
     outside = low < 0 or high > 1
     span = f"Targets {array.name} run from {low:g} to {high:g}"
+    if loss.name in BINARY and outside and low >= -NOISE and high <= 1 + NOISE and not array.integral:
+        reason = "noise on labels of 0 and 1 takes some a little outside"
+        return (
+            f"{span}, a little outside of 0 to 1, from where {loss.name} has no lower bound.",
+            Severity.WARNING,
+            votes((Cause.LABELS, 1.0, reason), (Cause.LOSS_FUNCTION, 0.8, reason)),
+        )
     if loss.name in BINARY and outside:
         ids = array.integral and low >= 0 and len(array.classes) > 2
         reason = "class ids under a binary loss" if ids else "targets outside 0 to 1 under a binary cross-entropy"

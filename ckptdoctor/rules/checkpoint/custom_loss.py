@@ -9,6 +9,9 @@ from ckptdoctor.rules.parts import losses_of, spec_of, votes
 from ckptdoctor.rules.registry import Limits, rule
 from ckptdoctor.rules.symptoms import went_nonfinite
 
+BESIDE_LAYERS = 1.3
+"""Vote for an own loss where layers of the user's own may be at fault as well: hand-chosen."""
+
 
 @rule(
     code="CKD128",
@@ -34,10 +37,17 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     custom = [loss for loss in losses_of(spec_of(evidence)) if loss.custom]
     if not custom or not went_nonfinite(evidence):
         return
+    own = any(layer.registered is not None and layer.class_name != "Lambda" for layer in spec_of(evidence).layers)
     yield Finding(
         rule="CKD128",
         severity=Severity.INFO,
         message=f"The loss {custom[0].name} is not one of Keras' own; its code is not in the checkpoint.",
         measured=custom[0].name,
-        votes=votes((Cause.LOSS_FUNCTION, 1.8, "an own loss is more often unguarded than a built-in one")),
+        votes=votes(
+            (
+                Cause.LOSS_FUNCTION,
+                BESIDE_LAYERS if own else 1.8,
+                "an own loss is more often unguarded than a built-in one",
+            )
+        ),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from ckptdoctor.model import Batches, Cause, Census, Evidence, Finding, Role, Severity, Vote
@@ -22,6 +23,9 @@ from ckptdoctor.rules.symptoms import went_nonfinite
             1e-5,
             unit="epsilon",
             source="squares of gradients below 2.4e-4 are 0 in float16; keras#11832 heals with 1e-4",
+        ),
+        "ids": Threshold(
+            2048.0, unit="largest id", source="float16 has 11 bits of precision: whole numbers beyond are rounded"
         ),
         "square": Threshold(256.0, unit="largest input", source="the square root of 65,504, float16's largest number"),
     },
@@ -49,6 +53,7 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     half_layers = [layer.name for layer in spec.layers if layer.dtype_policy in ("mixed_float16", "float16")]
     if not weights_half and not half_layers:
         return
+    yield from _rounded_ids(evidence, half_layers, limits)
     scaled = optimizer is not None and (optimizer.loss_scaled or _has_scale(evidence))
     if weights_half:
         tiny = optimizer is not None and optimizer.epsilon is not None and optimizer.epsilon < limits["epsilon"]
@@ -75,6 +80,36 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         yield _finding(
             text, half_layers, votes((Cause.MIXED_PRECISION, 1.0, "float16 computation overflows at 65,504"))
         )
+
+
+def _rounded_ids(evidence: Evidence, half_layers: list[str], limits: Limits) -> Iterator[Finding]:
+    """Whole numbers that a layer of the user's own is given as floats: Keras casts them to float16 before the layer sees them.
+
+    Keras' own Embedding leaves its input as it is.
+    """
+    spec = spec_of(evidence)
+    arrays = evidence.batches.inputs if isinstance(evidence.batches, Batches) else ()
+    wide = [a for a in arrays if a.integral and a.dtype.startswith("float") and (a.max or 0.0) > limits["ids"]]
+    takers = [
+        layer
+        for layer in spec.layers
+        if layer.registered is not None and layer.name in half_layers and set(layer.inbound) & set(spec.inputs)
+    ]
+    if not wide or not takers:
+        return
+    trouble = went_nonfinite(evidence) or standstill(evidence) is not None
+    why = f"whole numbers up to {wide[0].max:.0f} become steps of {2 ** int(math.log2(wide[0].max or 1.0) - 10)} in float16"
+    yield Finding(
+        rule="CKD114",
+        severity=Severity.WARNING,
+        message=f"{takers[0].name} computes in float16 and is given {wide[0].name}: {why}; where they are ids, neighbours become one.",
+        layer=takers[0].name,
+        measured=wide[0].max,
+        threshold=limits["ids"],
+        unit="largest id",
+        votes=votes((Cause.MIXED_PRECISION, 4.0 if trouble else 0.5, why)),
+        data={"locates": True, "fix": f'Give {takers[0].name} `dtype="float32"`, or whole numbers as int32.'},
+    )
 
 
 def _finding(text: str, layers: list[str], cast: tuple[Vote, ...]) -> Finding:

@@ -17,6 +17,9 @@ SMALLER_THAN_GLOROT = 0.5
 OFF = 1.5
 """Times the usual spread from which a kernel counts as off beside others of the same initialiser; hand-chosen."""
 
+LARGER_THAN_HE = 1.8  # std ÷ He std of a kernel that grows its signal clearly; hand-chosen
+FEW = 3  # kernels that make a trend
+
 
 def initial_census(evidence: Evidence) -> Census | None:
     """The checkpoint from before the first step, where the run kept one."""
@@ -49,6 +52,11 @@ def initial_census(evidence: Evidence) -> Census | None:
         ),
         "together": Threshold(
             0.01, unit="product of std ÷ He std", source="hand-chosen: a signal that shrinks a hundredfold on its way"
+        ),
+        "together_large": Threshold(
+            300.0,
+            unit="product of std ÷ He std",
+            source="hand-chosen: a signal that grows to hundreds on its way, without a normalisation",
         ),
         "small": Threshold(
             0.08, unit="std ÷ He std", source="hand-chosen; each layer divides the signal by about this factor"
@@ -240,20 +248,37 @@ def _by_configuration(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
             return
 
 
+def _growing(large: list[tuple[TensorStats, float]], first: TensorStats, limits: Limits) -> Finding:
+    product = math.prod(r for _, r in large)
+    why = "large initial kernels grow signal and gradient from layer to layer"
+    return Finding(
+        rule="CKD119",
+        severity=Severity.WARNING,
+        message=f"Before training, {len(large)} kernels had {min(r for _, r in large):.2g} times the usual spread or more; one after another they grow the signal {product:.1g} times.",
+        layer=first.info.layer,
+        variable=first.info.variable,
+        step=0,
+        measured=product,
+        threshold=limits["together_large"],
+        unit="product of std ÷ √(2 / fan-in)",
+        votes=votes((Cause.INITIALIZATION, 2.8, why), (Cause.EXPLODING_GRADIENTS, 1.2, why)),
+    )
+
+
 def _together(kernels: list[TensorStats], evidence: Evidence, limits: Limits) -> Finding | None:
-    """Kernels of which none is far too small, but the signal that passes all of them is."""
+    """Kernels of which none is far off by itself, but the signal that passes all of them is."""
     spec = maybe_spec(evidence)
     if spec is None or any(layer.class_name in NORMALISING for layer in spec.layers):
         return None
     order = {layer.name: n for n, layer in enumerate(spec.layers)}
     gated = {layer.name for layer in spec.layers if layer.class_name in RECURRENT}  # four kernels drawn as one
-    small = [
-        (t, r)
-        for t in kernels
-        if t.info.layer in order and t.info.layer not in gated and (r := spread_ratio(t)) < SMALLER_THAN_GLOROT
-    ]
+    judged = [(t, spread_ratio(t)) for t in kernels if t.info.layer in order and t.info.layer not in gated]
+    large = [(t, r) for t, r in judged if r > LARGER_THAN_HE]
+    if len(large) >= FEW and math.prod(r for _, r in large) > limits["together_large"]:
+        return _growing(large, min((t for t, _ in large), key=lambda t: order[str(t.info.layer)]), limits)
+    small = [(t, r) for t, r in judged if r < SMALLER_THAN_GLOROT]
     product = math.prod(r for _, r in small)
-    if len(small) < 3 or product > limits["together"]:
+    if len(small) < FEW or product > limits["together"]:
         return None
     first = min((t for t, _ in small), key=lambda t: order[str(t.info.layer)])
     return Finding(

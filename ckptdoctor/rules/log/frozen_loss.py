@@ -9,7 +9,7 @@ from ckptdoctor.model import Cause, Evidence, Finding, Severity
 from ckptdoctor.rules.log.series import finite, loss
 from ckptdoctor.rules.parts import maybe_spec, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
-from ckptdoctor.rules.symptoms import head, nonfinite_weights, own_losses, units_can_die
+from ckptdoctor.rules.symptoms import head, nonfinite_weights, nothing_moved, own_losses, units_can_die
 
 CLIPS = (-math.log(1e-7), -math.log(2.0**-23))
 """Cross-entropy of a probability at Keras' epsilon of 1e-7, and of what float32 makes of 1 - (1 - 1e-7)."""
@@ -58,7 +58,7 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         return
     spec = maybe_spec(evidence)
     clipped = any(abs(tail[-1] / limit - 1) < AT_THE_CLIP for limit in CLIPS)
-    found, dying = head(spec), units_can_die(spec)
+    found, dying = head(spec), units_can_die(spec) and not nothing_moved(evidence)
     dead_head = found is not None and found[2] == "relu"
     yield Finding(
         rule="CKD207",

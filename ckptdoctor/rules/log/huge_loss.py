@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from ckptdoctor.model import Cause, Evidence, Finding, Severity
+from ckptdoctor.model import Cause, Evidence, Finding, ModelSpec, Severity
 from ckptdoctor.rules.log.series import finite, loss
 from ckptdoctor.rules.parts import maybe_spec, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
 from ckptdoctor.rules.standstill import standstill
 from ckptdoctor.rules.symptoms import BINARY, CATEGORICAL, head, main_loss
+
+ABSURD = 1e6  # × an even guess; hand-chosen: raw inputs in the thousands give some thousands
 
 
 @rule(
@@ -63,5 +65,14 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
             (Cause.INITIALIZATION, 0.6, "huge logits may come from large initial weights"),
             (Cause.LABELS, -0.5, "labels do not make logits huge"),
             (Cause.VANISHING_GRADIENTS, -1.5, "a huge loss has gradients"),
+            (
+                Cause.ARCHITECTURE,
+                2.0 if factor > ABSURD and _own(spec) else 0.0,
+                "a layer of one's own computes numbers that no scaling of inputs makes",
+            ),
         ),
     )
+
+
+def _own(spec: ModelSpec | None) -> bool:
+    return spec is not None and any(layer.registered is not None for layer in spec.layers)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckptdoctor.model import Cause, Evidence, Finding, ReplayStatus, Severity
-from ckptdoctor.rules.parts import replay_of, votes
+from ckptdoctor.rules.checkpoint.learning_rate_unusual import ADAPTIVE
+from ckptdoctor.rules.parts import maybe_spec, optimizer_spec_of, replay_of, votes
 from ckptdoctor.rules.registry import Limits, rule
-from ckptdoctor.rules.symptoms import went_nonfinite
+from ckptdoctor.rules.symptoms import optimizer_class, went_nonfinite
 
 
 @rule(
@@ -32,6 +33,7 @@ from ckptdoctor.rules.symptoms import went_nonfinite
 )
 def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     replay = replay_of(evidence)
+    spec, free = optimizer_spec_of(maybe_spec(evidence)), False
     if not replay.custom_loss or not went_nonfinite(evidence):
         return
     if replay.suspected is not None:
@@ -42,9 +44,16 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         weight, why = 3.5, "the usual formula of that name fails on these batches"
     elif replay.status is ReplayStatus.NOT_REPRODUCED:
         text = f"With a built-in loss in place of {replay.custom_loss} the recorded batches stay finite."
-        weight, why = 2.0, "everything but the loss works"
+        # Another loss is of another size, and so are the steps of plain descent: a sum over outputs takes far larger ones.
+        free = optimizer_class(evidence) not in ADAPTIVE and not (spec is not None and spec.clips)
+        weight, why = (
+            (1.0, "everything but the loss works, or its size") if free else (2.0, "everything but the loss works")
+        )
     else:
         return
+    against = (
+        "a loss that sums takes steps that are too large" if free else "model and optimizer work with another loss"
+    )
     yield Finding(
         rule="CKD510",
         severity=Severity.WARNING,
@@ -52,8 +61,8 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         measured=replay.custom_loss,
         votes=votes(
             (Cause.LOSS_FUNCTION, weight, why),
-            (Cause.LEARNING_RATE, -1.0, "model and optimizer work with another loss"),
-            (Cause.EXPLODING_GRADIENTS, -1.0, "model and optimizer work with another loss"),
-            (Cause.DATA_SCALE, -0.7, "model and optimizer work with another loss"),
+            (Cause.LEARNING_RATE, 0.6 if free else -1.0, against),
+            (Cause.EXPLODING_GRADIENTS, 0.6 if free else -1.0, against),
+            (Cause.DATA_SCALE, 0.0 if free else -0.7, against),
         ),
     )

@@ -46,7 +46,12 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         threshold=2.0,
         unit="elements",
         votes=votes(
-            (Cause.ARCHITECTURE, 3.5 if matters else 0.5, "a normalisation over one element passes nothing on")
+            (Cause.ARCHITECTURE, 3.5 if matters else 0.5, "a normalisation over one element passes nothing on"),
+            (
+                Cause.VANISHING_GRADIENTS,
+                -2.0 if matters else 0.0,
+                "nor does it let a gradient through: that explains it",
+            ),
         ),
         data={"locates": matters, "phase": Phase.FORWARD.value},
     )

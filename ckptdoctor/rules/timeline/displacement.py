@@ -6,13 +6,16 @@ from collections.abc import Iterator
 from statistics import median
 
 from ckptdoctor.model import Cause, Displacement, Evidence, Finding, Phase, Severity, Vote
-from ckptdoctor.rules.parts import timeline_of, votes
+from ckptdoctor.rules.checkpoint.learning_rate_unusual import ADAPTIVE
+from ckptdoctor.rules.parts import maybe_spec, timeline_of, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
 from ckptdoctor.rules.standstill import standstill
 from ckptdoctor.rules.symptoms import learning_rate, optimizer_class
 
 ORDINARY_RATE = 0.005  # half of Keras' default for SGD
 DEEP = 8  # kernels one after another through which a gradient may be lost; hand-chosen
+BY_THE_RATE = 0.01  # distance of a bias that ordinary steps made; hand-chosen
+NOTHING = 1e-3  # of that distance: kernels that were given no gradient; hand-chosen
 FIRST_SIZE = 1e-6
 """Weights that began smaller than this began at zero: no distance is large or small against that (hand-chosen)."""
 
@@ -66,7 +69,7 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     moved = [d.distance / d.size for d in kernels]
     if not kernels or not any(moved) or standstill(evidence) is None:
         return
-    judged = _judge(kernels, moved, limits, _ordinary_descent(evidence))
+    judged = _nothing_arrives(evidence, kernels) or _judge(kernels, moved, limits, _ordinary_descent(evidence))
     if judged is None:
         return
     text, measured, threshold, unit, cast = judged
@@ -79,6 +82,38 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         unit=unit,
         votes=cast,
         data={"phase": (Phase.BACKWARD if unit == DEPTH else Phase.UPDATE).value},
+    )
+
+
+def _nothing_arrives(
+    evidence: Evidence, kernels: list[Displacement]
+) -> tuple[str, float, float, str, tuple[Vote, ...]] | None:
+    """Only the bias of the head moved, by ordinary steps: what the head multiplies is zero.
+
+    The steps of adaptive optimizers do not depend on the size of a gradient, so that small inputs do not explain it.
+    """
+    went = timeline_of(evidence).displacement
+    last = kernels[-1].layer
+    bias = max((d.distance for d in went if "bias" in d.variable and d.layer == last), default=0.0)
+    farthest = max(d.distance for d in kernels)
+    if optimizer_class(evidence) not in ADAPTIVE or bias < BY_THE_RATE or farthest > bias * NOTHING:
+        return None
+    why = f"the bias of {last} went {bias:.2g}, no kernel further than {farthest:.1g}: what reaches {last} is zero for every row"
+    spec = maybe_spec(evidence)
+    own = spec is not None and any(layer.registered is not None for layer in spec.layers)
+    cast = votes(
+        (Cause.ACTIVATION, 0.8 if own else 2.0, why),
+        (Cause.INITIALIZATION, 1.6 if own else 0.8, why),
+        (Cause.ARCHITECTURE, 1.4 if own else 0.4, why),
+        (Cause.LEARNING_RATE, -1.5, "the same rate moved the bias"),
+        (Cause.DATA_SCALE, -0.5, why),
+    )
+    return (
+        f"{why[0].upper()}{why[1:]}.",
+        farthest / bias,
+        NOTHING,
+        "distance of the farthest kernel ÷ of the bias",
+        cast,
     )
 
 

@@ -8,6 +8,7 @@ from ckptdoctor.model import Cause, Census, Evidence, Finding, Severity, TensorI
 from ckptdoctor.rules.parts import maybe_spec, timeline_of, votes
 from ckptdoctor.rules.registry import Limits, rule
 from ckptdoctor.rules.standstill import standstill
+from ckptdoctor.rules.symptoms import learning_rate, nothing_moved
 
 
 @rule(
@@ -37,6 +38,9 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     stuck = standstill(evidence) is not None
     first = unmoved[0]
     loops = _loops_unused(evidence, unmoved)
+    if stuck and nothing_moved(evidence):
+        yield _all_of_them(unmoved, evidence)
+        return
     yield Finding(
         rule="CKD304",
         severity=Severity.WARNING if stuck else Severity.INFO,
@@ -56,6 +60,26 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
             ),
         ),
         data={"locates": stuck and loops},
+    )
+
+
+def _all_of_them(unmoved: list[TensorInfo], evidence: Evidence) -> Finding:
+    rate = learning_rate(evidence)
+    why = "not even the bias of the head moved, which every batch with an error gives a gradient: the step is zero"
+    return Finding(
+        rule="CKD304",
+        severity=Severity.WARNING,
+        message=f"No trainable weight ever moved, the bias of the head included{f'; the learning rate is {rate:g}' if rate is not None else ''}.",
+        variable="learning_rate",
+        measured=float(len(unmoved)),
+        threshold=0.0,
+        unit="unmoved kernels",
+        votes=votes(
+            (Cause.LEARNING_RATE, 3.5, why),
+            (Cause.OPTIMIZER, 1.5, why),
+            (Cause.ACTIVATION, -2.0, why),
+            (Cause.VANISHING_GRADIENTS, -2.0, why),
+        ),
     )
 
 
