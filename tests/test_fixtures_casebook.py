@@ -80,6 +80,8 @@ OPENED = (
     "asked_",
     "filed_",
     "odd_",
+    "told_",
+    "seen_",
 )  # the lots of reported cases that were opened after their count
 
 

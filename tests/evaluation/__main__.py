@@ -43,6 +43,11 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--no-batches", action="store_true", help="without the recorded batches (and so without replay)"
     )
+    parser.add_argument(
+        "--with-code",
+        action="store_true",
+        help="with the modules of the case book that define own layers and losses, as a user has them at hand",
+    )
     parser.add_argument("--matrix", action="store_true", help="all evidence, and with parts of it taken away")
     parser.add_argument(
         "--metamorphic",
@@ -90,7 +95,7 @@ def settings(options: argparse.Namespace) -> list[Setting]:
         return list(MATRIX)
     without = tuple(part for part in ("log", "batches") if getattr(options, f"no_{part}"))
     if not without and not options.no_replay:
-        return [Setting()]
+        return [Setting("all evidence and code" if options.with_code else "all evidence", with_code=options.with_code)]
     name = ", ".join(f"no {part}" for part in (*without, *(("replay",) if options.no_replay else ())))
     return [Setting(name, replay=not options.no_replay and not options.no_batches, without=without)]
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,11 +26,13 @@ class Setting:
 
     Attributes:
         name: for tables. replay: whether experiments are run. without: parts of the run that are left out.
+        with_code: the modules that define own layers and losses are given, as `--custom-objects` does.
     """
 
     name: str = "all evidence"
     replay: bool = True
     without: tuple[str, ...] = ()
+    with_code: bool = False
 
 
 MATRIX = (
@@ -70,12 +74,30 @@ def ask(case: EvaluationCase, setting: Setting, *, timeout: float, change: Chang
             str(run),
             str(out),
             "replay" if setting.replay else "no-replay",
+            *([module_of(case.name)] if setting.with_code else []),
         ]
         start = time.perf_counter()
         error = _run(command, timeout)
         seconds = time.perf_counter() - start
         document = json.loads(out.read_text()) if out.exists() else None
     return Answer(case, setting, document, seconds, error if document is None else "")
+
+
+@functools.cache
+def module_of(case: str) -> str:
+    """The module of the case book in which a case, or the one it is the repaired twin of, is defined.
+
+    Raises:
+        ValueError: it is no case of the book, so that its code is not at hand.
+    """
+    import fixtures.casebook.cases as book
+
+    named = re.compile(rf'^    "{re.escape(case.removesuffix("__fixed"))}",$', re.MULTILINE)
+    for path in sorted(Path(folder) for folder in book.__path__):
+        for module in sorted(path.glob("*.py")):
+            if named.search(module.read_text()):
+                return f"{book.__name__}.{module.stem}"
+    raise ValueError(f"{case} is no case of the book; --with-code knows the code of no other")
 
 
 def _run(command: Sequence[str], timeout: float) -> str:

@@ -391,3 +391,12 @@ def test_kernels_that_are_each_a_little_too_large_grow_the_signal_together():
     (found,) = run("CKD119", first(2.5))
     assert "one after another" in found.message
     assert found.layer == "h0"
+
+
+def test_a_head_may_begin_at_zero_and_a_hidden_layer_may_not():
+    def first(name):
+        kernels = [tensor(f"{n}/kernel", rms=0.0 if n == name else 0.44) for n in ("h1", "h2", "out")]
+        return evidence(census=census(*kernels, iterations=0), spec=spec())
+
+    assert [] == run("CKD119", first("out"))
+    assert "h1/kernel was constant" in run("CKD119", first("h1"))[0].message

@@ -406,3 +406,17 @@ def test_another_loss_is_of_another_size_which_matters_to_plain_descent():
     descent, adam = weights("SGD"), weights("Adam")
     assert 0 < descent[Cause.LOSS_FUNCTION] < adam[Cause.LOSS_FUNCTION]
     assert adam[Cause.LEARNING_RATE] < 0 < descent[Cause.LEARNING_RATE]
+
+
+def test_other_initial_weights_count_for_more_where_no_rate_makes_it_learn():
+    def weights(faster_learns):
+        tried = (
+            experiment("reinitialise", Cause.INITIALIZATION),
+            experiment("lr*10", Cause.LEARNING_RATE, learns=faster_learns),
+            experiment("lr/10", Cause.LEARNING_RATE, removes=False, learns=False),
+        )
+        (found,) = run("CKD503", standing_still(experiments=tried))
+        return {v.cause: v.weight for v in found.votes}
+
+    assert weights(faster_learns=False)[Cause.INITIALIZATION] > weights(faster_learns=True)[Cause.INITIALIZATION]
+    assert weights(faster_learns=False)[Cause.LEARNING_RATE] < 0 < weights(faster_learns=True)[Cause.LEARNING_RATE]

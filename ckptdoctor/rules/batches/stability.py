@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from ckptdoctor.model import ArrayStats, Cause, Evidence, Finding, Severity
-from ckptdoctor.rules.batches.input_scale import LOOKUPS, RESCALING, feeds
+from ckptdoctor.rules.batches.input_scale import LOOKUPS, RESCALING, feeds, first_layers
 from ckptdoctor.rules.checkpoint.learning_rate_unusual import ADAPTIVE
 from ckptdoctor.rules.parts import batches_of, maybe_spec, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
@@ -48,8 +48,8 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         return
     if optimizer_class(evidence) in ADAPTIVE or (loss is not None and loss.name not in REGRESSION):
         return
-    if feeds(spec, RESCALING) or feeds(spec, LOOKUPS):
-        return
+    if feeds(spec, RESCALING) or feeds(spec, LOOKUPS) or any(one.registered is not None for one in first_layers(spec)):
+        return  # of what size the first unit's inputs are, these inputs do not tell
     norm = _squared_row_norm(batches.inputs[0])
     if norm is None or not math.isfinite(norm) or rate * 2 * norm <= limits["product"]:
         return

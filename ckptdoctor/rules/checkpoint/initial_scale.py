@@ -9,7 +9,7 @@ from ckptdoctor.evidence.initializers import fans
 from ckptdoctor.model import Cause, Census, Evidence, Finding, ModelSpec, Role, Severity, TensorStats, Timeline
 from ckptdoctor.rules.parts import maybe_spec, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
-from ckptdoctor.rules.symptoms import NORMALISING, RECURRENT, went_nonfinite
+from ckptdoctor.rules.symptoms import NORMALISING, RECURRENT, head, went_nonfinite
 
 SMALLER_THAN_GLOROT = 0.5
 """Of He's spread: Glorot's is 0.7 of it for layers of equal width, 0.5 where the next is three times as wide."""
@@ -17,6 +17,7 @@ SMALLER_THAN_GLOROT = 0.5
 OFF = 1.5
 """Times the usual spread from which a kernel counts as off beside others of the same initialiser; hand-chosen."""
 
+CONSTANT = 1e-6  # std ÷ He std below which all entries are one number
 LARGER_THAN_HE = 1.8  # std ÷ He std of a kernel that grows its signal clearly; hand-chosen
 FEW = 3  # kernels that make a trend
 
@@ -94,6 +95,7 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         if len(t.info.shape) > 1 and "embedding" not in t.info.variable and "bias" not in t.info.variable
     ]
     odd = [(t, r) for t in kernels if (r := spread_ratio(t)) > limits["large"] or r < limits["small"]]
+    odd = [(t, r) for t, r in odd if not (r < CONSTANT and _is_head(t, evidence, alone=len(odd) == 1))]
     if odd:
         yield _kernels(odd, kernels, evidence, limits)
     elif (together := _together(kernels, evidence, limits)) is not None:
@@ -104,6 +106,15 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         if embedding or bias:
             yield _other(t, limits["embedding" if embedding else "bias"])
             return
+
+
+def _is_head(t: TensorStats, evidence: Evidence, *, alone: bool) -> bool:
+    """Whether it is the kernel of the last layer, and the only odd one: its units are told apart by their targets.
+
+    Linear and softmax regressions are usually begun at zero, and so are the last layers of residual branches.
+    """
+    found = head(maybe_spec(evidence))
+    return alone and found is not None and t.info.layer == found[0].name
 
 
 def _empty_table(census: Census, evidence: Evidence) -> Iterator[Finding]:
@@ -167,7 +178,7 @@ def _kernels(
     failing = went_nonfinite(evidence)
     t, ratio = max(odd, key=lambda o: o[1]) if failing else odd[0]
     first = _first_of_its_kind(t, kernels, evidence)
-    constant = ratio < 1e-6
+    constant = ratio < CONSTANT
     what = "constant" if constant else f"{ratio:.2g} times the usual spread"
     most = len(odd) >= 0.5 * len(kernels)
     loud = (

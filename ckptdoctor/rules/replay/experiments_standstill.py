@@ -12,6 +12,7 @@ from ckptdoctor.rules.standstill import standstill
 from ckptdoctor.rules.standstill_log import easy_for_simple_models
 
 CLEARLY = 0.5  # score of the stand-in run from which it counts as having learned; hand-chosen
+ALONE = 3.0  # vote of other initial weights where no other change makes it learn, rates among them; hand-chosen
 OWN_CAUSE = ("output_activation", "safe_activation", "stable_loss", "scale_targets")  # the experiment itself knows it
 WEIGHTS: dict[str, tuple[Cause, float]] = {
     "lr*": (Cause.LEARNING_RATE, 2.2),
@@ -89,18 +90,24 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
             cast[Cause.LABELS] = (1.2, why)
     if len(healing) == 1 and healing[0].key.startswith("optimizer_"):
         cast[Cause.OPTIMIZER] = (2.0, f"only {healing[0].change} makes it learn")
+    if len(healing) == 1 and healing[0].key == "reinitialise" and pattern.tried("lr*") and pattern.tried("lr/"):
+        cast[Cause.INITIALIZATION] = (ALONE, "only other initial weights make it learn")
+        cast[Cause.LEARNING_RATE] = (-1.0, "no rate that was tried makes it learn")
+        if pattern.tried("safe_activation"):
+            cast[Cause.ACTIVATION] = (-1.0, "another activation does not make it learn")
     proved = max(cast.items(), key=lambda item: item[1][0], default=None)
     text = (
         f"What makes it learn: {'; '.join(e.change for e in healing[:4])}."
         if healing
         else "None of the changes tried makes it learn."
     )
+    alone = ("reinitialise",) if len(healing) == 1 else ()
     yield Finding(
         rule="CKD503",
         severity=Severity.INFO,
         message=text,
         layer=next(
-            (e.layer for e in healing if e.layer and e.key.startswith(("structure", "layer_norm", "output"))), None
+            (e.layer for e in healing if e.layer and e.key.startswith(("structure", "layer_norm", "output", *alone))), None
         ),
         measured=f"{len(healing)} of {len(replay.experiments)} experiments heal",
         votes=votes(*[(cause, weight, why) for cause, (weight, why) in cast.items()]),
