@@ -82,6 +82,8 @@ OPENED = (
     "odd_",
     "told_",
     "seen_",
+    "plain_",
+    "daily_",
 )  # the lots of reported cases that were opened after their count
 
 

@@ -24,6 +24,10 @@ MAX_ROWS = 600
 """Rows that are used: the cost is that of two eigendecompositions of a matrix of this size."""
 MIN_ROWS = 40
 """Below, a permutation test of this kind cannot tell a weak relation from none (hand-chosen)."""
+MANY_CLASSES = 10  # from which on ids may well be numbers: ages, grades, digits of a price; hand-chosen
+NOTHING = 0.03  # share of the classes explained that a lucky sample shows; hand-chosen
+SOMETHING = 0.1  # share of the ids' variance explained
+SURE = 6.0  # standard deviations above chance
 MIN_PER_CLASS = 4
 MAX_FEATURES = 256
 """Wider inputs are projected at random to this width, which keeps distances (Johnson and Lindenstrauss)."""
@@ -65,9 +69,12 @@ def associate(inputs: Sequence[Rows], targets: Sequence[Rows]) -> Association | 
         return Missing(
             f"only {len(x)} different rows with finite values: at least {MIN_ROWS} are needed to tell whether x predicts y"
         )
+    chosen = np.arange(len(x))
     if len(x) > MAX_ROWS:
         chosen = np.linspace(0, len(x) - 1, MAX_ROWS).astype(np.int64)
         x, y = x[chosen], y[chosen]
+    numbers = _many_ids(targets)
+    numbers = numbers[keep][chosen] if numbers is not None else None
     x, y = _standardised(x), y - y.mean(axis=0)
     if any(rows.classes for rows in targets):
         counts = _class_counts(targets, keep)
@@ -80,6 +87,12 @@ def associate(inputs: Sequence[Rows], targets: Sequence[Rows]) -> Association | 
             else "the inputs do not vary over the recorded rows"
         )
     score, *chance = _scores(x, [y, *(y[rng.permutation(len(y))] for _ in range(PERMUTATIONS))])
+    by_number = False
+    if numbers is not None and score < NOTHING:
+        n = numbers - numbers.mean(axis=0)
+        other, *others = _scores(x, [n, *(n[rng.permutation(len(n))] for _ in range(PERMUTATIONS))])
+        if other > SOMETHING and other > np.mean(others) + SURE * np.std(others, ddof=1):
+            score, chance, by_number, described = other, others, True, "the class ids as numbers"
     return Association(
         method=f"leave-one-out ridge and kernel ridge regression of {described} on {_described(inputs)}, "
         f"against {PERMUTATIONS} permutations",
@@ -87,7 +100,19 @@ def associate(inputs: Sequence[Rows], targets: Sequence[Rows]) -> Association | 
         chance=float(np.clip(np.mean(chance), -1.0, 1.0)),
         chance_std=float(np.std(chance, ddof=1)),
         rows=len(x),
+        by_number=by_number,
     )
+
+
+def _many_ids(targets: Sequence[Rows]) -> Floats | None:
+    """The ids of the classes, shape (rows, 1), of a single target with many classes; ids in an order may be what is learned."""
+    if len(targets) != 1 or not targets[0].classes:
+        return None
+    values = targets[0].values.reshape(len(targets[0].values), -1).astype(np.float64)
+    if values.shape[1] > 1 and not ((values == 0) | (values == 1)).all():
+        return None
+    ids = values if values.shape[1] == 1 else values.argmax(axis=1)[:, None].astype(np.float64)
+    return ids if len(np.unique(ids[np.isfinite(ids)])) >= MANY_CLASSES else None
 
 
 def _scores(x: Floats, targets: Sequence[Floats]) -> list[float]:

@@ -169,6 +169,8 @@ class Skill:
         prediction_std, target_std: standard deviation over rows, mean over outputs.
         rank_correlation: Spearman's, of predictions and targets over rows, mean of its absolute value over outputs that
             vary: whatever scale the run's own loss asks for, a model that learned orders the rows.
+        signed_rank_correlation: the same with its sign: below zero where predictions run against the targets.
+        outputs: how many numbers a row have such a correlation.
     """
 
     score: float | None
@@ -180,6 +182,8 @@ class Skill:
     prediction_std: float | None = None
     target_std: float | None = None
     rank_correlation: float | None = None
+    signed_rank_correlation: float | None = None
+    outputs: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -281,6 +281,8 @@ class Association:
         score: share of y's variance (or of the entropy of classes) explained out of sample, clipped to [-1, 1].
         chance: mean score over permutations; chance_std: its standard deviation.
         rows: rows used.
+        by_number: class ids were taken as numbers, since as classes nothing predicts them: ages, or grades. That they are
+            related is then told, not how well a classifier could do.
     """
 
     method: str
@@ -288,6 +290,7 @@ class Association:
     chance: float
     chance_std: float
     rows: int
+    by_number: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ penalties far above the usual, a hidden layer with hardly any units, layers that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -73,11 +73,21 @@ def behind_head(at: Situation) -> list[Trial]:
     ]
 
 
-def _trial(at: Situation, key: str, name: str, change: str, code: str, edit: Callable[[dict[str, Any]], None]) -> Trial:
+def _trial(
+    at: Situation,
+    key: str,
+    name: str,
+    change: str,
+    code: str,
+    edit: Callable[[dict[str, Any]], None],
+    alike: Collection[str] = (),
+) -> Trial:
+    """A rebuilt model with one layer edited, and with it those that have the same trouble."""
+
     def edited(config: dict[str, Any]) -> dict[str, Any]:
         for entry in config["config"]["layers"]:
             entry.pop("build_config", None)  # shapes behind the layer may change
-            if entry.get("config", {}).get("name") == name:
+            if entry.get("config", {}).get("name") in {name, *alike}:
                 edit(entry)
         config["config"].pop("build_input_shape", None)
         return config
@@ -88,30 +98,46 @@ def _trial(at: Situation, key: str, name: str, change: str, code: str, edit: Cal
 
 
 def _dropped(at: Situation, layer: NamedLayer) -> Iterator[Trial]:
-    rate = getattr(layer.layer, "rate", None)
-    if layer.class_name in DROPOUT and isinstance(rate, float) and rate >= MUCH_DROPOUT:
+    alike = [one.name for one in at.step.owners.layers if _drops_much(one)]
+    if alike[:1] == [layer.name]:
         yield _trial(
             at,
             "dropout",
             layer.name,
-            f"dropout of {USUAL_DROPOUT:g} instead of {rate:g} in {layer.name}",
-            f"keras.layers.{layer.class_name}({USUAL_DROPOUT:g})  # layer {layer.name!r}",
+            f"dropout of {USUAL_DROPOUT:g} instead of {layer.layer.rate:g} in {layer.name}{_more(alike)}",
+            f"keras.layers.{layer.class_name}({USUAL_DROPOUT:g})  # layer {layer.name!r}{_more(alike)}",
             lambda entry: entry["config"].update(rate=USUAL_DROPOUT),
+            alike,
         )
 
 
+def _drops_much(layer: NamedLayer) -> bool:
+    rate = getattr(layer.layer, "rate", None)
+    return layer.class_name in DROPOUT and isinstance(rate, float) and rate >= MUCH_DROPOUT
+
+
+def _more(alike: Sequence[str]) -> str:
+    return f" and {len(alike) - 1} more" if len(alike) > 1 else ""
+
+
 def _penalised(at: Situation, layer: NamedLayer) -> Iterator[Trial]:
-    config = layer.layer.get_config()
-    strong = [k for k in _REGULARISERS if _penalty(config.get(k)) >= STRONG_PENALTY]
-    if strong:
+    alike = [one.name for one in at.step.owners.layers if _strong(one.layer.get_config())]
+    if alike[:1] == [layer.name]:
+        config = layer.layer.get_config()
+        strong = _strong(config)
         yield _trial(
             at,
             "penalty",
             layer.name,
-            f"no penalty on {layer.name} instead of {max(_penalty(config[k]) for k in strong):g}",
-            f"{strong[0]}=None  # in layer {layer.name!r}",
-            lambda entry: entry["config"].update(dict.fromkeys(strong)),
+            f"no penalty on {layer.name}{_more(alike)} instead of {max(_penalty(config[k]) for k in strong):g}",
+            f"{strong[0]}=None  # in layer {layer.name!r}{_more(alike)}",
+            lambda entry: entry["config"].update(dict.fromkeys(_strong(entry["config"]))),
+            alike,
         )
+
+
+def _strong(config: dict[str, Any]) -> list[str]:
+    return [k for k in _REGULARISERS if _penalty(config.get(k)) >= STRONG_PENALTY]
 
 
 def _penalty(config: Any) -> float:

@@ -104,6 +104,7 @@ def measure_skill(
     wide = targets.reshape(len(targets), -1).astype(np.float64)
     if judge.kind == "classes":
         wide = _one_hot(targets, judge.classes)
+    ordered = rank_correlations(predictions.reshape(len(predictions), -1), wide)
     return Skill(
         score=score,
         held_out=apart,
@@ -113,17 +114,18 @@ def measure_skill(
         trivial_loss=trivial_loss(step, targets, judge, predictions.shape),
         prediction_std=_number(predictions.reshape(len(predictions), -1).std(axis=0).mean()),
         target_std=_number(wide.std(axis=0).mean()),
-        rank_correlation=rank_correlation(predictions.reshape(len(predictions), -1), wide),
+        rank_correlation=_number(np.mean(np.abs(ordered))) if len(ordered) else None,
+        signed_rank_correlation=_number(np.mean(ordered)) if len(ordered) else None,
+        outputs=len(ordered) or None,
     )
 
 
-def rank_correlation(given: Floats, wanted: Floats) -> float | None:
-    """Mean over outputs of Spearman's |rho|, of arrays (rows, outputs); None where nothing varies or widths differ."""
+def rank_correlations(given: Floats, wanted: Floats) -> Floats:
+    """Spearman's rho of each output that varies, of arrays (rows, outputs); empty where none does or widths differ."""
     if given.shape != wanted.shape or len(given) < FEWEST_RANKED or not np.isfinite(given).all():
-        return None
+        return np.empty(0)
     columns = np.flatnonzero((np.ptp(given, axis=0) > 0) & (np.ptp(wanted, axis=0) > 0))[:MAX_CLASSES]
-    found = [abs(float(np.corrcoef(_ranks(given[:, c]), _ranks(wanted[:, c]))[0, 1])) for c in columns]
-    return _number(np.mean(found)) if found else None
+    return np.array([np.corrcoef(_ranks(given[:, c]), _ranks(wanted[:, c]))[0, 1] for c in columns])
 
 
 def _ranks(values: Floats) -> Floats:

@@ -14,7 +14,7 @@ from ckptdoctor.rules.courses import (
     training_loss,
 )
 from ckptdoctor.rules.standstill_log import (
-    ASTRAY,
+    FAR_ABOVE,
     LONG,
     MIN_ROWS,
     MOVING,
@@ -49,6 +49,7 @@ MOST = 0.75  # share that simple models explain, from which a run that explains 
 NOTHING = 0.1  # share explained below which nothing was learned; hand-chosen, as in `_shows_skill`
 NOTHING_FOUND = 0.03  # share that simple models explain, within what a lucky sample shows; hand-chosen
 NOTHING_LOST = 0.9  # of the constant's loss, likewise
+MIRRORED = -0.6  # signed rank correlation of predictions and targets that no lack of learning gives; hand-chosen
 SOME_ORDER = 0.25  # rank correlation, where the run's own loss fell as well; hand-chosen
 BY_ITS_OWN = 0.25  # last ÷ first loss of a run under a loss that is not at hand; hand-chosen
 CONSTANT = 1e-3  # spread of predictions ÷ spread of targets below which the output is one value; hand-chosen
@@ -165,12 +166,12 @@ def _far_below_easy(evidence: Evidence, skill: Skill) -> Standstill | None:
 
 
 def _astray(skill: Skill, evidence: Evidence) -> Standstill | None:
-    """Some rows are told apart, but after so many epochs the loss is still dozens of times a constant's, for few rows or for all."""
+    """Some rows are told apart, but after so many epochs the loss is still many times a constant's, by the log and on the recorded rows."""
     ratio, curve = _over_constant(skill), curve_of(evidence)
-    if ratio is None or curve is None or curve.ratio < ASTRAY or not far_off(evidence, ratio):
+    if ratio is None or curve is None or curve.ratio < FAR_ABOVE or not far_off(evidence, ratio):
         return None
     text = f"{curve.text} On the recorded batches it is {skill.loss:.4g}."
-    return Standstill("worse_than_constant", text, curve.ratio, ASTRAY, "loss ÷ loss of the best constant", 0.85)
+    return Standstill("worse_than_constant", text, curve.ratio, FAR_ABOVE, "loss ÷ loss of the best constant", 0.85)
 
 
 def _constant(skill: Skill) -> bool:
@@ -189,6 +190,8 @@ def _by_skill(skill: Skill, evidence: Evidence) -> Standstill | None:
         spread = skill.prediction_std / (skill.target_std or 1.0)
         text = f"Predictions do not depend on the inputs: their spread over rows is {skill.prediction_std:.1e}, that of the targets {skill.target_std:.2g}."
         return Standstill("constant_output", text, spread, CONSTANT, "spread of predictions ÷ targets", 0.95)
+    if (told := _mirrored(skill, evidence)) is not None:
+        return told
     if _other_scale(skill, evidence) or _unlabelled(evidence) or _fell_under_its_own_loss(skill, evidence):
         return None
     ratio = _over_constant(skill)
@@ -210,6 +213,20 @@ def _by_skill(skill: Skill, evidence: Evidence) -> Standstill | None:
         text = f"After training the model explains {max(skill.score, 0.0):.0%} of what a constant prediction leaves unexplained{accuracy}."
         return Standstill("no_better_than_constant", text, skill.score, 0.02, "share explained", 0.8)
     return None
+
+
+def _mirrored(skill: Skill, evidence: Evidence) -> Standstill | None:
+    """Predictions run against the targets: what should be made small is made large.
+
+    A single number that runs against its target may be meant so under a loss of one's own: a rate for a time to wait, a
+    distance for what belongs together.
+    """
+    runs = skill.signed_rank_correlation
+    single = skill.outputs is None or skill.outputs < 2
+    if runs is None or runs > MIRRORED or (single and _substituted(evidence)):
+        return None
+    text = f"Predictions run against the targets: their rank correlation is {runs:.2f}."
+    return Standstill("mirrored", text, runs, MIRRORED, "rank correlation", 0.9)
 
 
 def _other_scale(skill: Skill, evidence: Evidence) -> bool:

@@ -64,7 +64,7 @@ class Standstill:
         kind: `constant_output`, `no_better_than_constant`, `worse_than_constant`, `chance` (nothing predicts these
             targets), `fails_an_easy_task`, `held_back` (one change learns nearly all), `crawls`, `gets_worse`,
             `by_heart` (nothing holds for rows kept apart), `contradicts_itself` (the loss says that rows are right which the
-            accuracy says are wrong).
+            accuracy says are wrong), `mirrored` (predictions run against the targets).
         message: one sentence with the numbers. measured, threshold, unit: the number that was judged.
         sure: 0 to 1, how much of the question the evidence covers.
     """
@@ -191,6 +191,8 @@ def _crawls_far_below(evidence: Evidence, curve: Curve) -> Standstill | None:
     moved = _moved(evidence)
     if not isinstance(measured, Association) or measured.rows < MIN_ROWS or not moved or epochs(evidence) < LONG:
         return None
+    if measured.by_number:
+        return None
     if max(moved) >= IN_PLACE or measured.score - (1 - curve.ratio) <= FAR_BELOW or curve.fall > 2 * MOVING:
         return None
     text = f"{curve.text} Simple models explain {measured.score:.0%} of the same targets, and no kernel went further than {max(moved):.1g} of its size."
@@ -256,6 +258,8 @@ def by_association(evidence: Evidence, curve: Curve) -> Standstill | None:
     if above < 2.5 and measured.score < 0.03 and ratio > LITTLE_BETTER:
         more = " Simple models do no better than chance either: inputs do not predict targets."
         return Standstill("chance", text + more, ratio, LITTLE_BETTER, unit, 0.85)
+    if measured.by_number:
+        return None
     gap, count = measured.score - (1 - ratio), epochs(evidence)
     far = gap > (FAR_BELOW if not drowned(evidence) else BELOW) and fall <= (SLOW if count >= LONG else 0.6 * MOVING)
     if measured.score > EASY and count >= 6 and (far or (ratio > LITTLE_BETTER and fall <= MOVING)):
@@ -275,13 +279,14 @@ def drowned(evidence: Evidence) -> bool:
 def reachable(evidence: Evidence) -> float:
     """Share of the recorded targets that simple models explain; 0 where that was not measured on enough rows."""
     measured = evidence.batches.association if isinstance(evidence.batches, Batches) else None
-    return measured.score if isinstance(measured, Association) and measured.rows >= MIN_ROWS else 0.0
+    if not isinstance(measured, Association) or measured.rows < MIN_ROWS or measured.by_number:
+        return 0.0
+    return measured.score
 
 
 def easy_for_simple_models(evidence: Evidence) -> bool:
     """Simple models explain at least half of the recorded targets: the data is learnable."""
-    measured = evidence.batches.association if isinstance(evidence.batches, Batches) else None
-    return isinstance(measured, Association) and measured.rows >= MIN_ROWS and measured.score > EASY
+    return reachable(evidence) > EASY
 
 
 def _guess_of_constant(evidence: Evidence, last: float) -> tuple[float, str] | None:

@@ -341,7 +341,7 @@ def _by_targets(target: ArrayStats) -> tuple[float, str] | None:
 
 
 def _settled_on(target: ArrayStats, evidence: Evidence) -> tuple[float, str] | None:
-    """The variance of real targets, where the loss, whose name is not known, stood there over its last half.
+    """The variance of real targets, where the loss, whose name is not known, stood there, or on their mean square, over its last half.
 
     A squared error of a constant does; that another loss of a model that learns should stand on that very number, epoch
     after epoch, would be a coincidence.
@@ -352,9 +352,14 @@ def _settled_on(target: ArrayStats, evidence: Evidence) -> tuple[float, str] | N
     if target.integral or not target.std or series is None or series.axis != "epoch" or series.nonfinite:
         return None
     variance, later = target.std**2, series.values[len(series.values) // 2 :]
-    if len(later) < SETTLED_EPOCHS or any(abs(v / variance - 1) > SETTLED for v in later):
+    squares = variance + (target.mean or 0.0) ** 2
+    if len(later) < SETTLED_EPOCHS:
         return None
-    return variance, "variance of the targets, on which the loss stands"
+    if all(abs(v / variance - 1) <= SETTLED for v in later):
+        return variance, "variance of the targets, on which the loss stands"
+    if all(abs(v / squares - 1) <= SETTLED for v in later):
+        return variance, "variance of the targets; the loss stands on their mean square, which the answer 0 gives"
+    return None
 
 
 def _class_entropy(target: ArrayStats) -> tuple[float, str]:

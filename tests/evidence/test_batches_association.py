@@ -50,7 +50,14 @@ def badly_scaled(rng):
     return Rows(x), Rows(y * 1e3 + 500)
 
 
-KINDS = [regression, nonlinear, images, wide_images, sentences, badly_scaled]
+def ages(rng):
+    """A hundred classes in an order: as classes each is too rare to be predicted."""
+    x = rng.normal(size=(ROWS, 8))
+    age = np.clip(45 + 12 * x[:, 0] + 3 * rng.normal(size=ROWS), 0, 99).astype(int)
+    return Rows(x), Rows(age, classes=True)
+
+
+KINDS = [regression, nonlinear, images, wide_images, sentences, badly_scaled, ages]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -64,6 +71,13 @@ def test_ordinary_data_stand_out_and_shuffled_targets_do_not(kind, seed):
     assert (wrong.score - wrong.chance) / wrong.chance_std < 4
     assert wrong.score < 0.05
     assert abs(wrong.chance) < 0.05
+
+
+def test_classes_in_an_order_are_told_from_those_without_one():
+    x, y = ages(np.random.default_rng(0))
+    assert associate([x], [y]).by_number
+    assert associate([x], [Rows(np.eye(100)[y.values], classes=True)]).by_number
+    assert not associate(*([one] for one in images(np.random.default_rng(0)))).by_number
 
 
 def test_rows_that_stand_twice_do_not_predict_themselves():

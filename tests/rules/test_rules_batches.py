@@ -108,6 +108,8 @@ def labelled(*values: float):
     return array("y", "target", shape=(8, 32, 3), min=min(values), max=max(values), integral=True, classes=counts)
 
 
+INCOMES = array("y", "target", min=2.7e4, max=6.4e4, mean=4.58e4, std=1e4)
+COSINE = spec(layer("h"), layer("out", units=1, activation="linear"), loss=loss("cosine_similarity"))
 SPECKS = array("y", "target", min=0.0, max=0.1, mean=0.009, std=0.0134)
 
 ROWS = [
@@ -257,6 +259,20 @@ ROWS = [
         lambda: evidence(spec=spec(), batches=batches(y=SPECKS)),
         cause=Cause.DATA_SCALE,
         says="are tiny",
+    ),
+    Row(
+        "CKD406",  # the direction of a single number is its sign
+        lambda: evidence(spec=COSINE, batches=batches(y=array("y", "target"))),
+        lambda: evidence(spec=COSINE, batches=batches(y=array("y", "target", shape=(8, 32, 4)))),
+        cause=Cause.LOSS_FUNCTION,
+        severity=Severity.ERROR,
+        says="one number a row",
+    ),
+    Row(
+        "CKD404",  # weights only: the loss stands on the mean square of targets in the ten thousands
+        lambda: evidence(logs=log(series(values=(2.2e9, *[2.199e9] * 11))), batches=batches(y=INCOMES)),
+        lambda: evidence(logs=log(series(values=(2.2e9, *[7e8] * 11))), batches=batches(y=INCOMES)),
+        cause=Cause.DATA_SCALE,
     ),
     Row(
         "CKD406",  # noise on the labels of a discriminator

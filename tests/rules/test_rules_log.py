@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from evidences import BAD, BINARY, CLASSIFIER, NAN, RELU_HEAD, classes
-from making import array, batches, census, evidence, layer, log, loss, series, spec, state, tensor
+from making import array, batches, census, evidence, layer, log, loss, optimizer, series, spec, state, tensor
 from table import Row, fires, run, stays_silent
 
 from ckptdoctor.model import Cause, Severity
+
+RECURRENT_NET = spec(
+    layer("cells", "SimpleRNN", activation="tanh", units=16), layer("out", units=1, activation="linear")
+)
+
+
+def replace_optimizer(model, **changes):
+    return replace(model, compile=replace(model.compile, optimizer=optimizer("SGD", 0.02, **changes)))
+
+
+def thrown_out(model, first=(0.63, 0.43, 0.31, 0.25, 0.208, 0.214), last=(0.55, 0.56, 0.55, 0.55, 0.56, 0.55)):
+    """A loss that came down and jumped back to what a constant gives (0.5528)."""
+    y = array("y", "target", mean=0.0, std=0.7435)
+    return evidence(
+        logs=log(series(values=(*first, *last))), spec=model, batches=batches(y=y), census=census(iterations=900)
+    )
+
 
 FAR_OFF = (314436.0, 314435.0, 314435.0, 314435.0)
 SIGMOID = layer("out", units=1, activation="sigmoid")
@@ -179,6 +198,19 @@ ROWS = [
         lambda: evidence(logs=log(series(values=(0.0,) * 5), series("accuracy", (0.3, 0.3, 0.4, 0.3, 0.3)))),
         lambda: evidence(logs=log(series(values=(0.0,) * 5), series("accuracy", (1.0,) * 5))),
         cause=Cause.LOSS_FUNCTION,
+    ),
+    Row(
+        "CKD217",  # it had learned before it was thrown out
+        lambda: thrown_out(RECURRENT_NET),
+        lambda: thrown_out(RECURRENT_NET, first=(0.6, 0.58, 0.57, 0.56, 0.55, 0.55)),
+        cause=Cause.EXPLODING_GRADIENTS,
+        says="had come down to 0.208 by epoch 4 and ends at",
+    ),
+    Row(
+        "CKD217",  # clipped, it is the rate
+        lambda: thrown_out(replace_optimizer(RECURRENT_NET, global_clipnorm=1.0)),
+        lambda: thrown_out(RECURRENT_NET, last=(0.22, 0.2, 0.2, 0.19, 0.19)),
+        cause=Cause.LEARNING_RATE,
     ),
     Row(
         "CKD216",

@@ -112,6 +112,17 @@ def activity(
     return LayerActivity(name, class_name, kind, glimpse, dead, flat, spread, gradient_rms=gradient)
 
 
+def opposed(correlation: float, outputs: int = 4):
+    """A run under an own loss, whose predictions have this rank correlation with their targets."""
+    skill = Skill(
+        -1.0 if correlation < 0 else 0.9,
+        rank_correlation=abs(correlation),
+        signed_rank_correlation=correlation,
+        outputs=outputs,
+    )
+    return standing_still(skill=skill, start=StartState("epoch_004.keras", "last_healthy", loss="substituted"))
+
+
 ROWS = [
     Row(
         "CKD501",
@@ -368,6 +379,19 @@ ROWS = [
                 left_out=(PENALTY,), skill=NO_SKILL, baseline=Baseline("first", None, 9, False, after=Skill(0.1))
             )
         ),
+        cause=Cause.LOSS_FUNCTION,
+    ),
+    Row(
+        "CKD517",  # the answer is the opposite of its target
+        lambda: opposed(-0.95),
+        lambda: opposed(0.95),
+        cause=Cause.LOSS_FUNCTION,
+        says="run against the targets: their rank correlation is -0.95",
+    ),
+    Row(
+        "CKD517",  # a single number may be meant so under an own loss: a risk for a time
+        lambda: opposed(-0.95, outputs=3),
+        lambda: opposed(-0.95, outputs=1),
         cause=Cause.LOSS_FUNCTION,
     ),
     Row(

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 from evidences import BAD, IDS_LOSS, stuck, went
-from making import census, evidence, layer, loss, optimizer, point, spec, tensor, timeline
+from making import census, evidence, layer, loss, optimizer, point, replay, spec, tensor, timeline
 from table import Row, fires, stays_silent
 
 from ckptdoctor.model import Cause, Displacement, Growth, Severity, Status
+from ckptdoctor.model.replay import StartState
 from ckptdoctor.rules.registry import run_rules
 
 FTRL = spec(
@@ -176,3 +177,23 @@ def test_weights_that_went_bad_in_training_do_not_speak_of_their_initial_values(
     trained = timeline(point(0, replace(NAN_VECTORS, scalars={"iterations": 9.0}), status=Status.SICK))
     (found,) = run_rules(evidence(timeline=trained), select=["CKD301"]).findings
     assert () == found.votes
+
+
+def test_weights_that_are_no_numbers_before_the_first_step_were_begun_so():
+    bias = census(tensor("out/bias", shape=(10,), nan=10), iterations=0)
+    began = timeline(point(0, bias, status=Status.SICK), point(1, bias, status=Status.SICK))
+    replayed = replay(start=StartState("epoch_000.keras", "healed", healed=("out/bias",)))
+    outcome = run_rules(evidence(timeline=began, census=bias, replay=replayed), select=["CKD301", "CKD511"])
+    weights = {}
+    for finding in outcome.findings:
+        for vote in finding.votes:
+            weights[vote.cause] = weights.get(vote.cause, 0.0) + vote.weight
+    assert weights[Cause.INITIALIZATION] > 4 * weights[Cause.DATA_NONFINITE] > 0
+
+
+def test_kernels_that_a_penalty_pulls_to_zero_are_not_the_optimizers_doing():
+    held = {"kernel_regularizer": {"class_name": "L2", "config": {"l2": 0.05}}}
+    penalised = spec(layer("h1", config=held), layer("h2"), layer("out", units=10, activation="softmax"), loss=IDS_LOSS)
+    outcome = run_rules(stuck(timeline=shrinking(0.001), spec=penalised), select=["CKD306"])
+    weights = {v.cause: v.weight for v in outcome.findings[0].votes}
+    assert max(weights, key=lambda c: weights[c]) is Cause.ARCHITECTURE

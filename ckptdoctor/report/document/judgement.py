@@ -156,6 +156,10 @@ SKILL = Record(
         plain("prediction_std", Optional(REAL), "how much predictions differ between rows"),
         plain("target_std", Optional(REAL), "the same of the targets"),
         plain("rank_correlation", Optional(REAL), "how far predictions order the rows as the targets do, 0 to 1"),
+        plain(
+            "signed_rank_correlation", Optional(REAL), "the same with its sign: below 0 they run against the targets"
+        ),
+        plain("outputs", Optional(INTEGER), "numbers a row that have such a correlation"),
     ),
 )
 

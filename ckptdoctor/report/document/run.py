@@ -214,6 +214,7 @@ ASSOCIATION = Record(
         plain("score", REAL, "share explained out of sample"),
         plain("chance", REAL, "mean score with y permuted"),
         plain("chance_std", REAL, "its standard deviation"),
+        plain("by_number", FLAG, "class ids were taken as numbers, since nothing predicts them as classes"),
         plain("rows", INTEGER, "rows used"),
     ),
 )

@@ -17,7 +17,7 @@ from ckptdoctor.rules.symptoms import REGRESSION, main_loss
     code="CKD404",
     name="target-scale",
     severity=Severity.WARNING,
-    needs={"batches", "spec"},
+    needs={"batches"},
     since="0.1.0",
     thresholds={
         "rms": Threshold(50.0, unit="rms", source="hand-chosen: squared error and its gradient grow with the square"),
@@ -41,7 +41,8 @@ from ckptdoctor.rules.symptoms import REGRESSION, main_loss
 )
 def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     loss = main_loss(maybe_spec(evidence))
-    if loss is None or loss.name not in REGRESSION:
+    settled = maybe_spec(evidence) is None and standstill(evidence) is not None  # a squared error, by where it stands
+    if not settled and (loss is None or loss.name not in REGRESSION):
         return
     for array in batches_of(evidence).targets:
         size = rms(array)

@@ -121,6 +121,13 @@ def _judge(loss: LossSpec, array: ArrayStats) -> tuple[str, Severity, tuple[Vote
             Severity.ERROR,
             votes((Cause.LOSS_FUNCTION, 5.0, reason), (Cause.LABELS, 1.0, reason), (Cause.DATA_SCALE, 0.5, reason)),
         )
+    if loss.name == "cosine_similarity" and (len(array.shape) == 2 or array.shape[-1] == 1) and not loss.custom:
+        reason = "a single number brought to length one is 1 or -1, whatever it was"
+        return (
+            f"{loss.name} compares directions, and {array.name} holds one number a row: {reason}.",
+            Severity.ERROR,
+            votes((Cause.LOSS_FUNCTION, 6.0, reason), (Cause.ARCHITECTURE, 1.5, reason)),
+        )
     if loss.name in ("poisson", "mean_squared_logarithmic_error", "kl_divergence") and low < 0:
         reason = "the loss takes a logarithm of the targets"
         return (

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ckptdoctor.model import Cause, Evidence, Finding, Severity
+from ckptdoctor.model import Cause, Evidence, Finding, ModelSpec, Severity
 from ckptdoctor.rules.parts import spec_of, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
 from ckptdoctor.rules.standstill import standstill
 from ckptdoctor.rules.symptoms import HAS_KERNEL, head
 
 DROPOUTS = {"Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "AlphaDropout", "GaussianDropout"}
+
+STRONG = 0.005  # factor of a penalty on the kernel; hand-chosen: usual ones are 1e-5 to 1e-3
 
 
 @rule(
@@ -81,6 +83,15 @@ def _is_neck(class_name: str, units: int | None, outputs: int | None, limits: Li
         and units <= limits["neck"]
         and outputs >= 2 * units + 1
     )
+
+
+def heaviest_penalty(spec: ModelSpec | None) -> tuple[str, float]:
+    """The layer with the strongest penalty on its kernel, and its factor; an empty name and 0 where none is strong."""
+    found = (
+        [(layer.name, _penalty(layer.config.get("kernel_regularizer")) or 0.0) for layer in spec.layers] if spec else []
+    )
+    strong = [one for one in found if one[1] >= STRONG]
+    return max(strong, key=lambda one: one[1], default=("", 0.0))
 
 
 def _penalty(config: object) -> float | None:

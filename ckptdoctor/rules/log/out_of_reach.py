@@ -12,6 +12,7 @@ from ckptdoctor.rules.registry import Limits, Threshold, rule
 from ckptdoctor.rules.standstill import standstill
 from ckptdoctor.rules.symptoms import FLAT, head, iterations, learning_rate, main_loss, optimizer_class
 
+USUAL_RATE = 0.002  # twice Keras' default for adaptive optimizers: from there on it is not the rate that is small
 BEYOND_HEAD = 2.0  # an output between -1 and 1 is no further than that from targets within its range
 
 
@@ -69,8 +70,12 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         threshold=limits["factor"],
         unit="error ÷ (rate × steps)",
         votes=votes(
-            (Cause.LEARNING_RATE, 2.4 if stuck else 2.0, "the rate is too small for targets of that size"),
-            (Cause.DATA_SCALE, 2.0, "targets are too large for the usual rate"),
+            (
+                Cause.LEARNING_RATE,
+                (2.4 if stuck else 2.0) if rate < USUAL_RATE else 2.0,
+                "the rate is too small for targets of that size",
+            ),
+            (Cause.DATA_SCALE, 2.0 if rate < USUAL_RATE else 2.5, "targets are too large for the usual rate"),
             (Cause.VANISHING_GRADIENTS, -1.0, "the loss falls steadily"),
             (Cause.ACTIVATION, -0.7, "the loss falls steadily"),
         ),

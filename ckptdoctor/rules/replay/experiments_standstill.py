@@ -26,6 +26,7 @@ WEIGHTS: dict[str, tuple[Cause, float]] = {
     "shift_labels": (Cause.LABELS, 3.0),
     "scale_targets": (Cause.LABELS, 3.0),
     "optimizer_": (Cause.OPTIMIZER, 0.8),
+    "clip_": (Cause.EXPLODING_GRADIENTS, 1.4),
     "add_normalisation": (Cause.ARCHITECTURE, 0.8),
     "float32": (Cause.MIXED_PRECISION, 3.0),
     "epsilon": (Cause.OPTIMIZER, 1.5),
@@ -107,7 +108,8 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         severity=Severity.INFO,
         message=text,
         layer=next(
-            (e.layer for e in healing if e.layer and e.key.startswith(("structure", "layer_norm", "output", *alone))), None
+            (e.layer for e in healing if e.layer and e.key.startswith(("structure", "layer_norm", "output", *alone))),
+            None,
         ),
         measured=f"{len(healing)} of {len(replay.experiments)} experiments heal",
         votes=votes(*[(cause, weight, why) for cause, (weight, why) in cast.items()]),

@@ -8,6 +8,7 @@ from ckptdoctor.model import Cause, Evidence, Finding, ReplayStatus, Severity
 from ckptdoctor.rules.parts import losses_of, maybe_spec, replay_of, votes
 from ckptdoctor.rules.registry import Limits, rule
 from ckptdoctor.rules.symptoms import went_nonfinite
+from ckptdoctor.rules.timeline.went_bad import began_nonfinite
 
 
 @rule(
@@ -35,6 +36,8 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         return
     if replay.left_out:
         return  # what was replayed was not the run: CKD515
+    if replay.start is not None and replay.start.healed and began_nonfinite(evidence):
+        return  # it was replayed without the fault: weights that were not numbers before the first step, see CKD301
     own = any(known.custom for known in losses_of(maybe_spec(evidence)))
     why = "recorded batches train well from the last healthy checkpoint"
     yield Finding(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckptdoctor.model import Cause, Census, Evidence, Finding, Role, Severity
-from ckptdoctor.rules.parts import timeline_of, votes
+from ckptdoctor.rules.checkpoint.extreme_regularisation import heaviest_penalty
+from ckptdoctor.rules.parts import maybe_spec, timeline_of, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
 from ckptdoctor.rules.standstill import standstill
 from ckptdoctor.rules.symptoms import optimizer_class
@@ -51,6 +52,7 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     optimizer = optimizer_class(evidence)
     forgets = optimizer in SPARSE_MAKERS
     why = f"{optimizer} sets weights near zero" if forgets else "kernels are pulled to zero"
+    name, penalty = heaviest_penalty(maybe_spec(evidence)) if not forgets else ("", 0.0)
     smallest = min(shrunken.values())
     yield Finding(
         rule="CKD306",
@@ -61,6 +63,12 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         unit="last ÷ first rms",
         votes=votes(
             (Cause.OPTIMIZER, 3.0 if forgets else 1.8, why),
+            (
+                Cause.ARCHITECTURE,
+                2.4 if penalty else 0.0,
+                f"{name} is penalised by {penalty:g}, which pulls it to zero",
+            ),
+            (Cause.LOSS_FUNCTION, 2.0 if penalty else 0.0, "the penalty outweighs the error in the loss"),
             (Cause.VANISHING_GRADIENTS, 0.5, "small kernels shrink signal and gradient"),
             (Cause.ACTIVATION, -0.5, "the weights explain it"),
         ),

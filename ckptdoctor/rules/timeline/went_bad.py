@@ -55,6 +55,15 @@ def _name(point: TimelinePoint) -> str:
     return os.path.basename(point.path)
 
 
+def began_nonfinite(evidence: Evidence) -> bool:
+    """Whether weights were not finite before the first step."""
+    timeline = evidence.timeline
+    if not isinstance(timeline, Timeline) or timeline.first_bad is None:
+        return False
+    bad = timeline.points[timeline.first_bad].census
+    return isinstance(bad, Census) and _untrained(bad, timeline) and any(t.nonfinite for t in bad.of_role(Role.WEIGHT))
+
+
 def _before_training(bad: TimelinePoint, timeline: Timeline) -> tuple[Vote, ...]:
     """Weights that are not numbers before any step was taken did not become so by training."""
     if not isinstance(bad.census, Census) or not _untrained(bad.census, timeline):
@@ -65,7 +74,7 @@ def _before_training(bad: TimelinePoint, timeline: Timeline) -> tuple[Vote, ...]
     why = "these weights were not finite before the first step"
     rows = all("embedding" in t.info.variable for t in weights)
     return votes(
-        (Cause.INITIALIZATION, 4.5, why),
+        (Cause.INITIALIZATION, 4.5 if rows else 6.0, why),
         (Cause.DATA_NONFINITE, 4.8 if rows else 1.0, "the vectors that were loaded hold NaN" if rows else why),
         (Cause.ACTIVATION, -3.0, why),
         (Cause.LOSS_FUNCTION, -3.0, why),
