@@ -126,11 +126,15 @@ def unrelated_rows(evidence: Evidence) -> bool:
 
 
 def unjudged_loss(evidence: Evidence) -> str | None:
-    """The name of the loss, where a replay ran that could not compare predictions with targets because its code is missing."""
+    """The name of the loss, where a replay ran that could not tell what it asks for because its code is missing.
+
+    Either predictions could not be put beside targets, or they are no better than a constant by the usual loss: by its own the
+    run may have learned all the same.
+    """
     replay = evidence.replay
-    if not isinstance(replay, Replay) or replay.skill is None or replay.skill.score is not None:
+    if not isinstance(replay, Replay) or replay.skill is None:
         return None
-    return replay.custom_loss
+    return replay.custom_loss if replay.skill.score is None or replay.skill.score < 0 else None
 
 
 def _unreadable(evidence: Evidence) -> str:
