@@ -18,9 +18,10 @@ from ckptdoctor.model import (
     Replay,
     Timeline,
 )
+from ckptdoctor.rules.anatomy import head
 from ckptdoctor.rules.courses import rise, training_loss
 from ckptdoctor.rules.parts import maybe_spec, optimizer_spec_of
-from ckptdoctor.rules.symptoms import head, learning_rate, main_loss, optimizer_class, went_nonfinite
+from ckptdoctor.rules.symptoms import learning_rate, main_loss, optimizer_class, went_nonfinite
 
 USUAL_RATES: dict[str, float] = {
     "SGD": 1e-2,

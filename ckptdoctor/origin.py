@@ -24,8 +24,8 @@ from ckptdoctor.model import (
     Timeline,
     TimelinePoint,
 )
+from ckptdoctor.rules.anatomy import head
 from ckptdoctor.rules.parts import maybe_spec
-from ckptdoctor.rules.symptoms import head
 
 OVERFLOW = frozenset({Cause.LEARNING_RATE, Cause.EXPLODING_GRADIENTS, Cause.DATA_SCALE, Cause.OPTIMIZER})
 """Causes that have no layer of their own: the first overflow is only where it showed."""

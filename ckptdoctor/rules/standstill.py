@@ -31,12 +31,7 @@ from ckptdoctor.rules.standstill_log import (
     reachable,
     weighted,
 )
-from ckptdoctor.rules.symptoms import (
-    iterations,
-    targets,
-    unlabelled_code,
-    went_nonfinite,
-)
+from ckptdoctor.rules.symptoms import iterations, targets, unlabelled_code, went_nonfinite
 
 MIN_STEPS = 40  # optimizer steps; hand-chosen, about an epoch of a small set
 BY_HEART = 0.2  # score on trained rows that a small model may reach on targets nothing predicts; hand-chosen

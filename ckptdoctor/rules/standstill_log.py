@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from ckptdoctor.model import Association, Batches, Evidence, Timeline
+from ckptdoctor.rules.anatomy import head
 from ckptdoctor.rules.courses import (
     MIN_EPOCHS,
     below_what_it_was,
@@ -17,15 +18,7 @@ from ckptdoctor.rules.courses import (
     training_loss,
 )
 from ckptdoctor.rules.parts import maybe_spec
-from ckptdoctor.rules.symptoms import (
-    BINARY,
-    CATEGORICAL,
-    head,
-    main_loss,
-    majority_rate,
-    targets,
-    trivial_loss,
-)
+from ckptdoctor.rules.symptoms import BINARY, CATEGORICAL, main_loss, majority_rate, targets, trivial_loss
 
 NO_BETTER = 0.97  # of the constant's loss; hand-chosen: 3 % is within the noise of an epoch's mean
 MOVING = 0.05  # relative fall of the loss over the last half that counts as being on its way; hand-chosen

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckptdoctor.model import Cause, Evidence, Finding, LayerSpec, ModelSpec, Severity, Timeline
+from ckptdoctor.rules.anatomy import NORMALISING, PASS_THROUGH
 from ckptdoctor.rules.parts import batches_of, spec_of, votes
 from ckptdoctor.rules.registry import Limits, rule
-from ckptdoctor.rules.symptoms import NORMALISING, PASS_THROUGH
 
 FLATTENING = frozenset({"Flatten"})
 KEEPS_RANK = PASS_THROUGH | NORMALISING | {"Dense", "Activation", "ReLU", "LeakyReLU", "ELU", "PReLU"}

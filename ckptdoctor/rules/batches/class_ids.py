@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckptdoctor.model import ArrayStats, Cause, Evidence, Finding, LossSpec, Severity
+from ckptdoctor.rules.anatomy import head
 from ckptdoctor.rules.parts import batches_of, losses_of, maybe_spec, spec_of, votes
 from ckptdoctor.rules.registry import Limits, rule
-from ckptdoctor.rules.symptoms import head, main_loss, targets
+from ckptdoctor.rules.symptoms import main_loss, targets
 
 IDS = "sparse_categorical_crossentropy"
 

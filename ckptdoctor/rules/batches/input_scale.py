@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterator
 
 from ckptdoctor.model import ArrayStats, Cause, Census, Evidence, Finding, LayerSpec, ModelSpec, Role, Severity
+from ckptdoctor.rules.anatomy import NORMALISING
 from ckptdoctor.rules.parts import batches_of, maybe_spec, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
-from ckptdoctor.rules.symptoms import NORMALISING, went_nonfinite
+from ckptdoctor.rules.symptoms import went_nonfinite
 
 RESCALING = NORMALISING | {"Normalization", "Rescaling", "Discretization"}
 LOOKUPS = {"Embedding", "StringLookup", "IntegerLookup", "Hashing", "TextVectorization", "CategoryEncoding"}

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckptdoctor.model import ArrayStats, Cause, Evidence, Finding, LayerSpec, LossSpec, ModelSpec, Severity
+from ckptdoctor.rules.anatomy import head, restores_inputs
 from ckptdoctor.rules.parts import maybe_spec, spec_of, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
 from ckptdoctor.rules.standstill import standstill
-from ckptdoctor.rules.symptoms import REGRESSION, head, main_loss, restores_inputs, targets, unlabelled_code
+from ckptdoctor.rules.symptoms import REGRESSION, main_loss, targets, unlabelled_code
 
 RANGES = {
     "relu": (0.0, None),

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckptdoctor.model import ArrayStats, Cause, Evidence, Finding, LossSpec, Severity, Vote
+from ckptdoctor.rules.anatomy import head
 from ckptdoctor.rules.parts import batches_of, losses_of, spec_of, votes
 from ckptdoctor.rules.registry import Limits, rule
-from ckptdoctor.rules.symptoms import BINARY, head, main_loss, targets
+from ckptdoctor.rules.symptoms import BINARY, main_loss, targets
 
 NOISE = 0.15  # beyond 0 or 1; hand-chosen: noise that is added to labels stays below it
 TINY = 0.02

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckptdoctor.model import Cause, Evidence, Finding, Role, Severity
+from ckptdoctor.rules.anatomy import FLAT, RECURRENT
 from ckptdoctor.rules.parts import census_of, maybe_spec, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
-from ckptdoctor.rules.symptoms import FLAT, RECURRENT
 
 
 @rule(

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckptdoctor.model import Cause, Evidence, Finding, Severity
+from ckptdoctor.rules.anatomy import head
 from ckptdoctor.rules.parts import spec_of, votes
 from ckptdoctor.rules.registry import Limits, rule
 from ckptdoctor.rules.standstill import standstill
-from ckptdoctor.rules.symptoms import REGRESSION, head, main_loss
+from ckptdoctor.rules.symptoms import REGRESSION, main_loss
 
 FLATTENING = {
     "relu": "it cannot predict negative values and can die",

@@ -6,11 +6,12 @@ import re
 from collections.abc import Iterator
 
 from ckptdoctor.model import Cause, Evidence, Finding, LayerSpec, ModelSpec, Severity
+from ckptdoctor.rules.anatomy import HAS_KERNEL
 from ckptdoctor.rules.checkpoint.unbounded_spread import SPREAD
 from ckptdoctor.rules.parts import spec_of, votes
 from ckptdoctor.rules.registry import Limits, rule
 from ckptdoctor.rules.standstill import standstill
-from ckptdoctor.rules.symptoms import HAS_KERNEL, went_nonfinite
+from ckptdoctor.rules.symptoms import went_nonfinite
 
 CUT = frozenset({"relu", "relu6", "threshold"})
 LOGARITHM = re.compile(r"log_?(var|sigma|std|scale)", re.IGNORECASE)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckptdoctor.model import Cause, Evidence, Finding, Severity
+from ckptdoctor.rules.anatomy import HAS_KERNEL, NORMALISING
 from ckptdoctor.rules.parts import spec_of, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
 from ckptdoctor.rules.standstill import standstill
-from ckptdoctor.rules.symptoms import HAS_KERNEL, NORMALISING, went_nonfinite
+from ckptdoctor.rules.symptoms import went_nonfinite
 
 MERGES = {"Add", "Concatenate", "Average", "Subtract", "Multiply"}
 

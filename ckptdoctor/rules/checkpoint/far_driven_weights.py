@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckptdoctor.model import Cause, Evidence, Finding, Phase, Role, Severity
+from ckptdoctor.rules.anatomy import RECURRENT
 from ckptdoctor.rules.checkpoint.initial_scale import initial_census, spread_ratio
 from ckptdoctor.rules.parts import census_of, maybe_spec, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
 from ckptdoctor.rules.standstill import standstill
-from ckptdoctor.rules.symptoms import RECURRENT
 
 LARGE_START = 3.0  # times He's spread; hand-chosen
 

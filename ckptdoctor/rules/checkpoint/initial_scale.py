@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 from ckptdoctor.evidence.initializers import fans
 from ckptdoctor.model import Cause, Census, Evidence, Finding, ModelSpec, Role, Severity, TensorStats, Timeline
+from ckptdoctor.rules.anatomy import NORMALISING, RECURRENT, head
 from ckptdoctor.rules.parts import maybe_spec, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
-from ckptdoctor.rules.symptoms import NORMALISING, RECURRENT, head, went_nonfinite
+from ckptdoctor.rules.symptoms import went_nonfinite
 
 SMALLER_THAN_GLOROT = 0.5
 """Of He's spread: Glorot's is 0.7 of it for layers of equal width, 0.5 where the next is three times as wide."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckptdoctor.model import Cause, Evidence, Finding, LayerSpec, ModelSpec, Severity
+from ckptdoctor.rules.anatomy import HAS_KERNEL, NORMALISING, output_layers
 from ckptdoctor.rules.parts import spec_of, votes
 from ckptdoctor.rules.registry import Limits, rule
 from ckptdoctor.rules.standstill import standstill
-from ckptdoctor.rules.symptoms import HAS_KERNEL, NORMALISING, output_layers, went_nonfinite
+from ckptdoctor.rules.symptoms import went_nonfinite
 
 NOISE = frozenset(
     {"Dropout", "AlphaDropout", "SpatialDropout1D", "SpatialDropout2D", "GaussianNoise", "GaussianDropout"}

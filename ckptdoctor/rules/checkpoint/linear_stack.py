@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckptdoctor.model import Cause, Evidence, Finding, Severity
+from ckptdoctor.rules.anatomy import HAS_KERNEL, PASS_THROUGH, head
 from ckptdoctor.rules.parts import spec_of, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
 from ckptdoctor.rules.standstill import standstill
 from ckptdoctor.rules.standstill_log import easy_for_simple_models
-from ckptdoctor.rules.symptoms import HAS_KERNEL, PASS_THROUGH, head, went_nonfinite
+from ckptdoctor.rules.symptoms import went_nonfinite
 
 
 @rule(

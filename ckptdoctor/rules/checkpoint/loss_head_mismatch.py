@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckptdoctor.model import Cause, Evidence, Finding, Severity
+from ckptdoctor.rules.anatomy import UNKNOWN, head
 from ckptdoctor.rules.parts import spec_of, votes
 from ckptdoctor.rules.registry import Limits, rule
 from ckptdoctor.rules.standstill import standstill
-from ckptdoctor.rules.symptoms import BINARY, CATEGORICAL, UNKNOWN, head, main_loss
+from ckptdoctor.rules.symptoms import BINARY, CATEGORICAL, main_loss
 
 CERTAIN = 2.5  # weight of a pair that contradicts the definition of the loss; hand-chosen
 STUCK = 1.7  # by which it counts more where the run stands still; hand-chosen

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckptdoctor.model import Cause, Evidence, Finding, Severity
+from ckptdoctor.rules.anatomy import HAS_KERNEL, RECURRENT
 from ckptdoctor.rules.courses import training_loss
 from ckptdoctor.rules.parts import maybe_spec, spec_of, votes
 from ckptdoctor.rules.registry import Limits, rule
-from ckptdoctor.rules.symptoms import HAS_KERNEL, RECURRENT
 
 
 @rule(

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckptdoctor.model import Cause, Evidence, Finding, Severity
+from ckptdoctor.rules.anatomy import RECURRENT
 from ckptdoctor.rules.parts import optimizer_spec_of, spec_of, votes
 from ckptdoctor.rules.registry import Limits, rule
-from ckptdoctor.rules.symptoms import RECURRENT, went_nonfinite
+from ckptdoctor.rules.symptoms import went_nonfinite
 
 
 @rule(

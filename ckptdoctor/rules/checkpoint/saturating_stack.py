@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckptdoctor.model import Cause, Evidence, Finding, Severity
+from ckptdoctor.rules.anatomy import HAS_KERNEL, NORMALISING, hidden_activations
 from ckptdoctor.rules.parts import spec_of, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
-from ckptdoctor.rules.symptoms import HAS_KERNEL, NORMALISING, hidden_activations, went_nonfinite
+from ckptdoctor.rules.symptoms import went_nonfinite
 
 
 @rule(

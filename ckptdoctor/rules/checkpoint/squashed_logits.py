@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckptdoctor.model import Cause, Evidence, Finding, Severity
+from ckptdoctor.rules.anatomy import DYING, FLAT, head
 from ckptdoctor.rules.parts import maybe_spec, spec_of, votes
 from ckptdoctor.rules.registry import Limits, rule
 from ckptdoctor.rules.standstill import standstill
-from ckptdoctor.rules.symptoms import BINARY, CATEGORICAL, DYING, FLAT, head, main_loss, went_nonfinite
+from ckptdoctor.rules.symptoms import BINARY, CATEGORICAL, main_loss, went_nonfinite
 
 CUT = DYING | FLAT | {"softmax"}
 

@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterator
 
 from ckptdoctor.model import Cause, Evidence, Finding, LayerSpec, ModelSpec, Replay, Severity
+from ckptdoctor.rules.anatomy import output_layers
 from ckptdoctor.rules.parts import spec_of, votes
 from ckptdoctor.rules.registry import Limits, rule
-from ckptdoctor.rules.symptoms import output_layers, own_losses, went_nonfinite
+from ckptdoctor.rules.symptoms import own_losses, went_nonfinite
 
 SPREAD = re.compile(r"sigma|std|stdev|spread|scale|var(iance)?(_|$|\d)|deviation|precision|width", re.IGNORECASE)
 LOGARITHM = re.compile(r"log|raw", re.IGNORECASE)

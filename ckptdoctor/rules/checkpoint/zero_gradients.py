@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckptdoctor.model import Cause, Census, Evidence, Finding, Role, Severity
+from ckptdoctor.rules.anatomy import computes_in_half, units_can_die
 from ckptdoctor.rules.parts import maybe_spec, optimizer_of, optimizer_spec_of, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
-from ckptdoctor.rules.symptoms import computes_in_half, own_losses, units_can_die
+from ckptdoctor.rules.symptoms import own_losses
 
 
 @rule(

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from statistics import median
 
 from ckptdoctor.model import Cause, Evidence, Finding, Severity
+from ckptdoctor.rules.anatomy import head, restores_inputs
 from ckptdoctor.rules.log.series import finite, loss
 from ckptdoctor.rules.parts import spec_of, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
 from ckptdoctor.rules.standstill import standstill
-from ckptdoctor.rules.symptoms import head, main_loss, restores_inputs, targets
+from ckptdoctor.rules.symptoms import main_loss, targets
 
 BOUNDED = {"sigmoid": 1.0, "softmax": 1.0, "hard_sigmoid": 1.0, "tanh": 2.0, "softsign": 2.0}
 """The widest an output of the activation can be from a target within its range."""

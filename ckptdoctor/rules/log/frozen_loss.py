@@ -6,10 +6,11 @@ import math
 from collections.abc import Iterator
 
 from ckptdoctor.model import Cause, Evidence, Finding, Severity
+from ckptdoctor.rules.anatomy import head, units_can_die
 from ckptdoctor.rules.log.series import finite, loss
 from ckptdoctor.rules.parts import maybe_spec, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
-from ckptdoctor.rules.symptoms import head, nonfinite_weights, nothing_moved, own_losses, units_can_die
+from ckptdoctor.rules.symptoms import nonfinite_weights, nothing_moved, own_losses
 
 CLIPS = (-math.log(1e-7), -math.log(2.0**-23))
 """Cross-entropy of a probability at Keras' epsilon of 1e-7, and of what float32 makes of 1 - (1 - 1e-7)."""

@@ -6,11 +6,12 @@ import math
 from collections.abc import Iterator
 
 from ckptdoctor.model import Cause, Evidence, Finding, ModelSpec, Severity
+from ckptdoctor.rules.anatomy import head
 from ckptdoctor.rules.log.series import finite, loss
 from ckptdoctor.rules.parts import maybe_spec, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
 from ckptdoctor.rules.standstill import standstill
-from ckptdoctor.rules.symptoms import BINARY, CATEGORICAL, head, main_loss
+from ckptdoctor.rules.symptoms import BINARY, CATEGORICAL, main_loss
 
 ABSURD = 1e6  # × an even guess; hand-chosen: raw inputs in the thousands give some thousands
 

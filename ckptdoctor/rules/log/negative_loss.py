@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckptdoctor.model import Batches, Cause, Evidence, Finding, Severity
+from ckptdoctor.rules.anatomy import head
 from ckptdoctor.rules.courses import training_accuracy
 from ckptdoctor.rules.log.series import loss
 from ckptdoctor.rules.parts import losses_of, maybe_spec, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
-from ckptdoctor.rules.symptoms import BINARY, BOUNDED_BELOW_BY_ZERO, CATEGORICAL, head, main_loss, targets
+from ckptdoctor.rules.symptoms import BINARY, BOUNDED_BELOW_BY_ZERO, CATEGORICAL, main_loss, targets
 
 
 @rule(

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckptdoctor.model import Cause, Evidence, Finding, Severity
+from ckptdoctor.rules.anatomy import FLAT, head
 from ckptdoctor.rules.checkpoint.learning_rate_unusual import ADAPTIVE
 from ckptdoctor.rules.log.series import finite, loss
 from ckptdoctor.rules.parts import maybe_spec, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
 from ckptdoctor.rules.standstill import standstill
-from ckptdoctor.rules.symptoms import FLAT, head, iterations, learning_rate, main_loss, optimizer_class
+from ckptdoctor.rules.symptoms import iterations, learning_rate, main_loss, optimizer_class
 
 USUAL_RATE = 0.002  # twice Keras' default for adaptive optimizers: from there on it is not the rate that is small
 BEYOND_HEAD = 2.0  # an output between -1 and 1 is no further than that from targets within its range

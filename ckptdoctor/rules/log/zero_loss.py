@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from statistics import median
 
 from ckptdoctor.model import Cause, Census, Evidence, Finding, Role, Severity
+from ckptdoctor.rules.anatomy import head
 from ckptdoctor.rules.courses import training_accuracy
 from ckptdoctor.rules.log.series import finite, loss
 from ckptdoctor.rules.parts import maybe_spec, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
-from ckptdoctor.rules.symptoms import head
 
 
 @rule(

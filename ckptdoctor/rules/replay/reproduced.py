@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterator
 
 from ckptdoctor.model import Cause, Evidence, Finding, NonfinitePoint, Phase, Replay, ReplayStatus, Severity, Vote
+from ckptdoctor.rules.anatomy import computes_in_half
 from ckptdoctor.rules.parts import maybe_spec, replay_of, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
-from ckptdoctor.rules.symptoms import THROWN_FAR, computes_in_half, largest_kernel, replay_start
+from ckptdoctor.rules.symptoms import THROWN_FAR, largest_kernel, replay_start
 
 FORMULA_OPS = ("Log", "Sqrt", "Rsqrt", "Div", "Reciprocal", "Pow", "Xdivy", "Xlogy", "Acos", "Asin", "Atanh", "Select")
 LINEAR_OPS = ("MatMul", "BatchMatMul", "Einsum", "Conv", "DepthwiseConv", "Mean", "Sum", "Add", "BiasAdd", "AvgPool")

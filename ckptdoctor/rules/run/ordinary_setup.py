@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from statistics import median
 
 from ckptdoctor.model import Batches, Cause, Evidence, Finding, ModelSpec, Severity, Timeline
+from ckptdoctor.rules.anatomy import FLAT, HAS_KERNEL, head, hidden_activations
 from ckptdoctor.rules.batches.input_scale import rms
 from ckptdoctor.rules.checkpoint.learning_rate_unusual import ADAPTIVE
 from ckptdoctor.rules.checkpoint.loss_head_mismatch import judge_pair
@@ -14,17 +15,7 @@ from ckptdoctor.rules.parts import spec_of, votes
 from ckptdoctor.rules.registry import Limits, rule
 from ckptdoctor.rules.standstill import standstill
 from ckptdoctor.rules.standstill_log import easy_for_simple_models
-from ckptdoctor.rules.symptoms import (
-    BINARY,
-    CATEGORICAL,
-    FLAT,
-    HAS_KERNEL,
-    head,
-    hidden_activations,
-    learning_rate,
-    main_loss,
-    optimizer_class,
-)
+from ckptdoctor.rules.symptoms import BINARY, CATEGORICAL, learning_rate, main_loss, optimizer_class
 
 ORDINARY_WAY = (0.02, 3.0)  # median distance of kernels ÷ their first size; measured, see CKD307
 INITIALIZERS = {
