@@ -73,8 +73,26 @@ def _suspect(findings: Sequence[Finding], evidence: Evidence, cause: Cause, orig
     replayed = isinstance(evidence.replay, Replay) and evidence.replay.status not in UNPLAYED
     if own is not None and own.layer is not None and not replayed and (everywhere or cause not in OVERFLOW):
         return own.layer, f"finding {own.id}"
-    found = head(maybe_spec(evidence)) if cause is Cause.LOSS_FUNCTION else None
-    return (found[0].name, "the layer whose output the loss takes") if found is not None else None
+    taken = _output_of_loss(evidence) if cause is Cause.LOSS_FUNCTION else None
+    return (taken, "the layer whose output the loss takes") if taken is not None else None
+
+
+def _output_of_loss(evidence: Evidence) -> str | None:
+    """The layer that gives what the loss takes; of several outputs the only one whose own loss became non-finite."""
+    spec = maybe_spec(evidence)
+    found = head(spec)
+    if found is not None or spec is None:
+        return found[0].name if found is not None else None
+    logs = evidence.logs if isinstance(evidence.logs, tuple) else ()
+    bad = {
+        name for log in logs for s in log.series if s.nonfinite for name in spec.outputs if _is_loss_of(s.name, name)
+    }
+    return bad.pop() if len(bad) == 1 and len(spec.outputs) > 1 else None
+
+
+def _is_loss_of(series: str, output: str) -> bool:
+    """Whether Keras logs the loss of this output under that name."""
+    return series.removeprefix("epoch_").removeprefix("batch_") == f"{output}_loss"
 
 
 def _where_the_signal_ends(findings: Sequence[Finding]) -> Finding | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ckptdoctor.model import Phase
 from ckptdoctor.replay.lab import Trial
-from ckptdoctor.replay.propose_data import labels, rows, shares, standardising
+from ckptdoctor.replay.propose_data import labels, rows, shares, specks, standardising
 from ckptdoctor.replay.propose_graph import finite_mask, guarded, layer_norm
 from ckptdoctor.replay.propose_model import (
     activations,
@@ -69,7 +69,7 @@ def _failure_order(at: Situation) -> list[Maker]:
 
 
 def _collapse_order(at: Situation) -> list[Maker]:
-    first: list[Maker] = [shares, head] if head_problem(at) is not None else [shares]
+    first: list[Maker] = [shares, specks, head] if head_problem(at) is not None else [shares, specks]
     middle: list[Maker] = [
         standardising,
         activations,

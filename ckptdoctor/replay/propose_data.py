@@ -17,6 +17,7 @@ from ckptdoctor.replay.losses import masked_targets
 from ckptdoctor.replay.rebuild import head_activation
 from ckptdoctor.replay.situation import Situation, all_finite
 
+TINY_TARGETS = 0.03  # rms, as CKD404
 FEW_VALUES = 20  # distinct targets that may be classes; hand-chosen
 FAR_OUT = 20.0  # widths of the middle 98 % from which a value sets the scale of all others; hand-chosen
 
@@ -129,6 +130,27 @@ def shares(at: Situation) -> list[Trial]:
             Cause.LABELS if crossentropy else Cause.DATA_SCALE,
             f"y = y / {top:.4g}",
             changes.divide_targets(top),
+        )
+    ]
+
+
+def specks(at: Situation) -> list[Trial]:
+    """Targets multiplied, where all of them are so small that a squared error has hardly a slope: densities, probabilities."""
+    if len(at.step.plan.names) != 1 or "crossentropy" in at.step.plan.names[0]:
+        return []
+    values = np.concatenate([np.ravel(b.targets[0]) for b in at.batches if b.rows]).astype(np.float64)
+    values = values[np.isfinite(values)]
+    size = float(np.sqrt(np.square(values).mean())) if values.size else 0.0
+    if not 0 < size < TINY_TARGETS or head_activation(at.model) not in (None, "linear", "relu"):
+        return []
+    factor = float(10 ** round(-np.log10(size)))
+    return [
+        changes.data_trial(
+            "scale_targets",
+            f"targets times {factor:g}",
+            Cause.DATA_SCALE,
+            f"y = y * {factor:g}",
+            changes.divide_targets(1 / factor),
         )
     ]
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 sys.path.append(str(Path(__file__).parent.parent / "rules"))
 
-from making import array, batches, census, evidence, point, replay, spec, tensor, timeline
+from making import array, batches, census, evidence, log, point, replay, series, spec, tensor, timeline
 
 from ckptdoctor.model import Cause, Finding, NonfinitePoint, Phase, ReplayStatus, Severity, StepRecord, Vote
 from ckptdoctor.origin import EXPLODED, GREW, locate
@@ -114,6 +115,18 @@ def test_a_loss_at_fault_acts_on_the_head():
     origin = locate((), evidence(spec=spec()), Cause.LOSS_FUNCTION)
     assert ("out", "the layer whose output the loss takes") == (origin.layer, origin.how)
     assert locate((), evidence(spec=spec()), Cause.LABELS).layer is None
+
+
+def test_of_several_outputs_the_one_whose_loss_is_nan_is_named():
+    two = replace(spec(), outputs=("h2", "out"))
+
+    def located(*bad):
+        logs = log(series("epoch_loss", (math.nan,)), *(series(f"epoch_{name}_loss", (math.nan,)) for name in bad))
+        return locate((), evidence(spec=two, logs=logs), Cause.LOSS_FUNCTION).layer
+
+    assert "out" == located("out")
+    assert "h2" == located("h2")
+    assert located("h2", "out") is None
 
 
 def test_of_a_finite_run_the_loudest_measurement_names_the_part_of_the_step():

@@ -257,6 +257,19 @@ def masks_of_255(keras, rng):
 
 
 @run
+def densities(keras, rng):
+    """Targets of some thousandths under a squared error and plain descent: there is hardly a slope."""
+    x, y = data(rng)
+    x, y = np.concatenate([x] * 2, axis=0), 0.002 * np.concatenate([y] * 2, axis=0)
+    start = keras.initializers.RandomNormal(stddev=1e-4, seed=3)
+    model = stack(
+        keras, keras.layers.Dense(8, "tanh", name="h"), keras.layers.Dense(1, kernel_initializer=start, name="out")
+    )
+    model.compile(keras.optimizers.SGD(1e-4), "mse")
+    return model, x, y.astype("float32")
+
+
+@run
 def slow_adadelta(keras, rng):
     """Adadelta at Keras' default, a thousandth of its paper's."""
     x, y = data(rng)

@@ -70,6 +70,12 @@ def test_masks_of_255_are_divided_before_another_head_is_tried(runs):
     assert Cause.LABELS is found["scale_targets"].cause
 
 
+def test_targets_of_thousandths_are_multiplied(runs):
+    _, found = tried(runs / "densities", plateau=True)
+    assert "targets times 100" in found["scale_targets"].change
+    assert Cause.DATA_SCALE is found["scale_targets"].cause
+
+
 def test_adadelta_is_tried_at_the_rate_of_its_paper(runs):
     _, found = tried(runs / "slow_adadelta")
     assert found["lr*1000"].learns

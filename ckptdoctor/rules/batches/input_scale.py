@@ -102,6 +102,7 @@ def _rescaled_twice(array: ArrayStats, layer: LayerSpec, after: float, limit: fl
             source="initialisers assume inputs of about unit size; hand-chosen, DeepDiagnosis warns outside [-1, 1]",
         ),
         "targets": Threshold(50.0, unit="rms of targets", source="as CKD404"),
+        "tiny_targets": Threshold(0.03, unit="rms of targets", source="as CKD404"),
         "tiny": Threshold(0.03, unit="rms", source="hand-chosen: signals and gradients shrink with the inputs"),
         "ordinary": Threshold(3.0, unit="rms", source="standardised features have 1; hand-chosen"),
         "disparity": Threshold(
@@ -196,5 +197,6 @@ def _ordinary(size: float, evidence: Evidence, limits: Limits) -> tuple[float, s
     """What inputs of ordinary size say against the scale of the data: little, where the targets' is another."""
     if size >= limits["ordinary"]:
         return 0.0, ""
-    wide = any((rms(t) or 0.0) > limits["targets"] for t in batches_of(evidence).targets if not t.classes)
-    return (-0.3, "inputs are of ordinary size, targets are not") if wide else (-1.2, "inputs are of ordinary size")
+    sizes = [rms(t) or 0.0 for t in batches_of(evidence).targets if not t.classes]
+    odd = any(s > limits["targets"] or 0 < s < limits["tiny_targets"] for s in sizes)
+    return (-0.3, "inputs are of ordinary size, targets are not") if odd else (-1.2, "inputs are of ordinary size")

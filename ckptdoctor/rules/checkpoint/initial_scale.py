@@ -210,6 +210,7 @@ def _kernels(
                 "large initial kernels grow signal and gradient",
             ),
         ),
+        data={"locates": most or failing},  # where it overflows is only where it showed
     )
 
 
@@ -273,7 +274,11 @@ def _growing(large: list[tuple[TensorStats, float]], first: TensorStats, limits:
         measured=product,
         threshold=limits["together_large"],
         unit="product of std ÷ √(2 / fan-in)",
-        votes=votes((Cause.INITIALIZATION, 2.8, why), (Cause.EXPLODING_GRADIENTS, 1.2, why)),
+        votes=votes(
+            (Cause.INITIALIZATION, 2.8, why),
+            (Cause.EXPLODING_GRADIENTS, 1.2, why),
+            (Cause.ACTIVATION, -0.8, "saturated and dead units follow from it"),
+        ),
     )
 
 

@@ -76,4 +76,6 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
 
 
 def _own(spec: ModelSpec | None) -> bool:
-    return spec is not None and any(layer.registered is not None for layer in spec.layers)
+    return spec is not None and any(
+        layer.registered is not None or layer.class_name == "Lambda" for layer in spec.layers
+    )
