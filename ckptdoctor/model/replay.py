@@ -17,6 +17,9 @@ class ReplayStatus(str, Enum):
     FAILED = "failed"  # the child was killed, ran out of memory or time, or could not rebuild; see reason
 
 
+CLEARLY = 0.5  # share explained from which a run under a stand-in for its loss counts as having learned; hand-chosen
+
+
 @dataclass(frozen=True, slots=True)
 class TensorGlimpse:
     """A tensor seen during replay, summed up. Extremes are over finite entries."""
@@ -338,3 +341,9 @@ class Replay:
     seconds_eager_step: float = 0.0
     one_element_norms: tuple[str, ...] = ()
     repeat: Repeat | None = None
+
+    @property
+    def learns_under_another_loss(self) -> bool:
+        """The run's own loss is not at hand, and under the usual one that stood in for it the unchanged run learns clearly."""
+        after = self.baseline.after if self.baseline is not None else None
+        return bool(self.custom_loss) and after is not None and after.score is not None and after.score >= CLEARLY

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 
 from ckptdoctor.causes import CAUSE_DOCS
-from ckptdoctor.model import Batches, ChainLink, Missing, NonfinitePoint, Pattern, Phase, Replay, Report, Status
+from ckptdoctor.model import Batches, Cause, ChainLink, Missing, NonfinitePoint, Pattern, Phase, Replay, Report, Status
 from ckptdoctor.report import numbers, story
 from ckptdoctor.report.charts import curves, features, graph, heat, rulebook, sums, tables
 from ckptdoctor.report.charts.bars import share
@@ -205,26 +205,21 @@ def _facts(report: Report) -> list[Fact]:
             f"{report.verdict.cause.value}, {report.verdict.group.value}",
         )
     )
-    healed = [e for e in replay.experiments if e.removes_failure] if isinstance(replay, Replay) else []
-    tried = len(replay.experiments) if isinstance(replay, Replay) else 0
-    if healed:
-        best = next((e for e in healed if e.learns), healed[0])
-        facts.append(
-            Fact(
-                "What removes it",
-                best.change.partition(": ")[0],
-                f"{len(healed)} of {numbers.count(tried, 'tried change')} removed it",
-            )
-        )
-    else:
-        facts.append(
-            Fact(
-                "What removes it",
-                "no change that was tried" if tried else "nothing was tried",
-                f"{tried} tried" if tried else "",
-            )
-        )
-    return facts
+    return [*facts, Fact("What removes it", *_remedy(report.verdict.cause, replay))]
+
+
+def _remedy(cause: Cause, replay: Replay | Missing) -> tuple[str, str]:
+    """The change that removed the failure, best one of the verdict's cause, and how many did."""
+    if not isinstance(replay, Replay) or not replay.experiments:
+        return "nothing was tried", ""
+    tried = len(replay.experiments)
+    if cause is Cause.LOSS_FUNCTION and replay.learns_under_another_loss:
+        return "another loss", f"under the usual one in place of {replay.custom_loss} the same run learns"
+    healed = [e for e in replay.experiments if e.removes_failure]
+    if not healed:
+        return "no change that was tried", f"{tried} tried"
+    best = max(healed, key=lambda e: (bool(e.learns), e.cause is cause))
+    return best.change.partition(": ")[0], f"{len(healed)} of {numbers.count(tried, 'tried change')} removed it"
 
 
 def _decide(report: Report) -> str:

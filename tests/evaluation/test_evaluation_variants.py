@@ -10,7 +10,7 @@ import pytest
 from ckptdoctor.checkpoints import open_checkpoint
 from tests.evaluation.cases import find_cases, hidden_copy
 from tests.evaluation.metamorphic import other_rate
-from tests.evaluation.running import Setting, ask
+from tests.evaluation.running import Setting, ask, module_of
 from tests.evaluation.variants import rename_files, rename_layers
 
 RUNS = Path(__file__).resolve().parents[2] / "fixtures" / "runs"
@@ -107,3 +107,10 @@ def test_verdicts_at_another_rate_are_compared_by_name(case, tmp_path, capsys):
     assert "0 verdicts of 1 changed" in capsys.readouterr().out
     assert other_rate(find_cases([case.parent]), made("other", "dense_healthy"), **options) == 1
     assert "one: another rate: sick/data_nonfinite" in capsys.readouterr().out
+
+
+def test_the_code_of_a_case_is_found_in_the_book():
+    assert "fixtures.casebook.cases.loss_function" == module_of("focal_log_zero")
+    assert "fixtures.casebook.cases.loss_function" == module_of("focal_log_zero__fixed")
+    with pytest.raises(ValueError, match="no case of the book"):
+        module_of("nobody")

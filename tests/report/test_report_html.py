@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import itertools
 import re
@@ -27,6 +28,8 @@ from report_factories import (
     unreadable,
 )
 
+from ckptdoctor.model import Cause
+from ckptdoctor.model.replay import Baseline, Skill
 from ckptdoctor.report import render
 from ckptdoctor.report.html import _environment as environment
 from ckptdoctor.report.html import _prose, template_directory
@@ -342,3 +345,19 @@ def test_the_page_is_saved_under_its_own_name(tmp_path, monkeypatch):
     assert str(save_html(nan_feature())) == "nan_feature.ckptdoctor.html"
     assert (tmp_path / "nan_feature.ckptdoctor.html").read_text(encoding="utf-8") == render(nan_feature(), "html")
     assert save_html(nan_feature(), tmp_path / "x.html").is_file()
+
+
+def test_what_removes_a_fault_of_the_loss_is_another_loss_where_the_same_run_learns_under_it():
+    report = exploding_rnn()
+    after = Skill(0.9)
+    baseline = Baseline("first", None, 100, False, after=after)
+    replay = dataclasses.replace(report.evidence.replay, custom_loss="turned", baseline=baseline)
+    verdict = dataclasses.replace(report.verdict, cause=Cause.LOSS_FUNCTION)
+    changed = dataclasses.replace(
+        report,
+        evidence=dataclasses.replace(report.evidence, replay=replay),
+        diagnosis=dataclasses.replace(report.diagnosis, verdict=verdict),
+    )
+    page = render(changed, "html")
+    assert "under the usual one in place of turned the same run learns" in page
+    assert "under the usual one" not in render(report, "html")

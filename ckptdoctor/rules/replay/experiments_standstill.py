@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ckptdoctor.model import Cause, Evidence, Finding, OptimizerState, Replay, ReplayStatus, Severity
+from ckptdoctor.model import Cause, Evidence, Finding, OptimizerState, ReplayStatus, Severity
 from ckptdoctor.rules.parts import replay_of, votes
 from ckptdoctor.rules.registry import Limits, rule
 from ckptdoctor.rules.replay.outcomes import Outcome, Pattern, outcome
 from ckptdoctor.rules.standstill import standstill
 from ckptdoctor.rules.standstill_log import easy_for_simple_models
 
-CLEARLY = 0.5  # score of the stand-in run from which it counts as having learned; hand-chosen
 ALONE = 3.0  # vote of other initial weights where no other change makes it learn, rates among them; hand-chosen
 OWN_CAUSE = ("output_activation", "safe_activation", "stable_loss", "scale_targets")  # the experiment itself knows it
 WEIGHTS: dict[str, tuple[Cause, float]] = {
@@ -63,7 +62,7 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         return
     if not replay.experiments and not (unmoved and replay.custom_loss):
         return
-    if replay.custom_loss and _learns_unchanged(replay):
+    if replay.learns_under_another_loss:
         yield _loss_was_it(replay.custom_loss)
         return
     pattern = Pattern(replay)
@@ -115,12 +114,6 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         votes=votes(*[(cause, weight, why) for cause, (weight, why) in cast.items()]),
         data={"confirms": proved[0].value} if proved is not None and proved[1][0] >= 1.5 and len(healing) <= 2 else {},
     )
-
-
-def _learns_unchanged(replay: Replay) -> bool:
-    """The unchanged run, under the usual loss that stood in for its own, learns clearly."""
-    after = replay.baseline.after if replay.baseline is not None else None
-    return after is not None and after.score is not None and after.score >= CLEARLY
 
 
 def _loss_was_it(name: str) -> Finding:
