@@ -13,6 +13,7 @@ from ckptdoctor.rules.courses import (
     late_fall,
     training_loss,
 )
+from ckptdoctor.rules.parts import maybe_spec
 from ckptdoctor.rules.standstill_log import (
     FAR_ABOVE,
     LONG,
@@ -31,7 +32,7 @@ from ckptdoctor.rules.standstill_log import (
     reachable,
     weighted,
 )
-from ckptdoctor.rules.symptoms import iterations, targets, unlabelled_code, went_nonfinite
+from ckptdoctor.rules.symptoms import iterations, main_loss, targets, unlabelled_code, went_nonfinite
 
 MIN_STEPS = 40  # optimizer steps; hand-chosen, about an epoch of a small set
 BY_HEART = 0.2  # score on trained rows that a small model may reach on targets nothing predicts; hand-chosen
@@ -118,6 +119,8 @@ def _held_back(evidence: Evidence, skill: Skill) -> Standstill | None:
     series = training_loss(evidence)
     fall = late_fall(series) if series is not None else None
     if not isinstance(replay, Replay) or skill.score is None or fall is None or replay.custom_loss or replay.left_out:
+        return None
+    if _other_scale(skill, evidence):
         return None
     after = replay.baseline.after if replay.baseline is not None else None
     behind = after is not None and after.score is not None and max(after.score, skill.score) < HELD_BACK
@@ -225,12 +228,14 @@ def _mirrored(skill: Skill, evidence: Evidence) -> Standstill | None:
 
 
 def _other_scale(skill: Skill, evidence: Evidence) -> bool:
-    """The run's own loss is not at hand, and the model orders the rows as the targets do.
+    """The loss asks for no scale, or is not at hand, and the model orders the rows as the targets do.
 
-    Such a loss may compare on another scale (the logarithm of the targets): what the usual loss makes of the
-    predictions then says nothing.
+    Directions have no length, and a loss of one's own may compare on another scale (the logarithm of the targets): how far
+    predictions are from their targets then says nothing.
     """
-    return _substituted(evidence) and skill.rank_correlation is not None and skill.rank_correlation >= ORDERED
+    loss = main_loss(maybe_spec(evidence))
+    free = loss is not None and loss.name == "cosine_similarity"
+    return (free or _substituted(evidence)) and skill.rank_correlation is not None and skill.rank_correlation >= ORDERED
 
 
 def _substituted(evidence: Evidence) -> bool:
