@@ -84,6 +84,7 @@ OPENED = (
     "seen_",
     "plain_",
     "daily_",
+    "late_",
 )  # the lots of reported cases that were opened after their count
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ckptdoctor.model import LayerSpec, ModelSpec
 
 RECURRENT = frozenset({"SimpleRNN", "LSTM", "GRU", "RNN", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"})
@@ -33,6 +35,7 @@ HAS_UNITS = (
 PASS_THROUGH = frozenset(
     {"Dropout", "Flatten", "Reshape", "GaussianNoise", "SpatialDropout1D", "SpatialDropout2D", "Permute", "Identity"}
 )
+RESHAPING = frozenset({"Flatten", "Reshape", "Permute"})
 KEEPS_RANGE = PASS_THROUGH | {
     "GlobalAveragePooling1D",
     "GlobalAveragePooling2D",
@@ -83,20 +86,23 @@ def head(spec: ModelSpec | None) -> tuple[LayerSpec, LayerSpec, str] | None:
 
     A head split into `Dense` and `Activation` is one head. The activation is `UNKNOWN` where a layer after it computes
     something else of its output, a Rescaling say. None behind a layer of the user's own, a Lambda or the like: how many units
-    come out of it, nothing here tells.
+    come out of it, nothing here tells. Its units are None where what it gives is laid out anew before the activation: a
+    softmax over a flattened map of one channel is one over its places.
     """
     outputs = output_layers(spec)
     if spec is None or len(outputs) != 1:
         return None
     bearer = layer = outputs[0]
     activation: str | None = None
-    changed = False
+    changed = reshaped = False
     for _ in range(8):  # a head is never longer than a few layers
         shapes = activation in (None, "linear") and layer.class_name not in HAS_UNITS | KEEPS_RANGE
+        reshaped = reshaped or (activation not in (None, "linear") and layer.class_name in RESHAPING)
         changed = changed or (shapes and layer.activation is None)
         if activation in (None, "linear") and layer.activation is not None:
             activation, bearer = layer.activation, layer
         if layer.units is not None and layer.class_name in HAS_UNITS:
+            layer = replace(layer, units=None) if reshaped else layer
             return layer, bearer, UNKNOWN if changed else activation or "linear"
         if layer.registered is not None or layer.class_name not in BEHIND_A_HEAD:
             break

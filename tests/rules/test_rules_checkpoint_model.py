@@ -80,6 +80,14 @@ EXP_HEAD = spec(layer("h"), layer("out", units=1, activation="exponential"))
 ABOVE_VARIANCE = log(series(values=(9.0, 3.0, 2.5, 2.5, 2.5, 2.5, 2.5, 2.5)))
 
 
+def board(*between):
+    """A map of one channel under a softmax, flattened before it or behind."""
+    one = layer("places", "Conv2D", units=1, activation="linear")
+    shares = layer("shares", "Activation", activation="softmax")
+    last = () if between else (layer("flat", "Flatten"),)
+    return spec(layer("h"), one, *between, shares, *last, loss=loss("categorical_crossentropy"))
+
+
 def drawing(activation: str, name: str = "z_sigma"):
     """An encoder whose code is drawn by a layer of the user's own from a mean and a spread; it went non-finite."""
     mean, spread = layer("z_mean", units=2, activation="linear"), layer(name, units=2, activation=activation)
@@ -178,6 +186,20 @@ ROWS = [
         cause=Cause.ACTIVATION,
     ),
     Row("CKD147", lambda: adapted(2), lambda: adapted(0), cause=Cause.DATA_SCALE, says="norm divides 2 of 9 columns"),
+    Row(
+        "CKD121",  # a map of one channel, flattened: a softmax over its places
+        lambda: evidence(spec=board()),
+        lambda: evidence(spec=board(layer("flat", "Flatten"))),
+        cause=Cause.ACTIVATION,
+    ),
+    Row(
+        "CKD122",  # each row of the board sums to 1
+        lambda: evidence(spec=board()),
+        lambda: evidence(spec=board(layer("flat", "Flatten"))),
+        cause=Cause.ARCHITECTURE,
+        severity=Severity.ERROR,
+        says="shares takes its softmax before the map is made flat",
+    ),
     Row(
         "CKD122",  # what a layer of its own makes of the scores may well be a probability
         lambda: evidence(spec=spec(layer("out", units=1, activation="linear"), loss=loss("binary_crossentropy"))),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ckptdoctor.model import Cause, Evidence, Finding, Severity
-from ckptdoctor.rules.anatomy import UNKNOWN, head
+from ckptdoctor.model import Cause, Evidence, Finding, LayerSpec, LossSpec, ModelSpec, Severity
+from ckptdoctor.rules.anatomy import UNKNOWN, head, output_layers
 from ckptdoctor.rules.parts import spec_of, votes
 from ckptdoctor.rules.registry import Limits, rule
 from ckptdoctor.rules.standstill import standstill
@@ -40,6 +40,9 @@ STUCK = 1.7  # by which it counts more where the run stands still; hand-chosen
 def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     spec = spec_of(evidence)
     found, loss = head(spec), main_loss(spec)
+    if loss is not None and loss.name in CATEGORICAL and (early := _shares_before_flattening(spec)) is not None:
+        yield _too_early(early, loss)
+        return
     if found is None or loss is None or loss.custom:
         return
     layer, _, activation = found
@@ -60,6 +63,37 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         threshold=loss.name,
         votes=votes((cause, weight, text), (other, weight * 0.75, text), (Cause.LABELS, weight * 0.2, text)),
         data={"locates": True} if plain else {},
+    )
+
+
+def _shares_before_flattening(spec: ModelSpec) -> LayerSpec | None:
+    """The softmax over one axis of a map that is made flat behind it, so that what the loss compares sums to more than 1."""
+    outputs = output_layers(spec)
+    if len(outputs) != 1 or outputs[0].class_name != "Flatten" or len(outputs[0].inbound) != 1:
+        return None
+    shares = spec.layer(outputs[0].inbound[0])
+    if shares is None or shares.activation != "softmax":
+        return None
+    before = spec.layer(shares.inbound[0]) if len(shares.inbound) == 1 else None
+    of_map = any("Conv" in one.class_name or one.class_name == "Reshape" for one in (shares, before) if one is not None)
+    return shares if of_map else None
+
+
+def _too_early(layer: LayerSpec, loss: LossSpec) -> Finding:
+    why = "shares sum to 1 along each row of the map, and the rows are never weighed against each other"
+    return Finding(
+        rule="CKD122",
+        severity=Severity.ERROR,
+        message=f"{layer.name} takes its softmax before the map is made flat for {loss.name}: {why}.",
+        layer=layer.name,
+        measured="softmax before Flatten",
+        threshold="Flatten before softmax",
+        votes=votes((Cause.ARCHITECTURE, 5.0, why), (Cause.ACTIVATION, 4.0, why)),
+        data={
+            "locates": True,
+            "fix": "Make the map flat first, then take the softmax over all of its places.",
+            "code": 'keras.layers.Activation("softmax")(keras.layers.Flatten()(x))',
+        },
     )
 
 

@@ -41,8 +41,8 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
         return
     layer, last, outermost = found
     logits = loss is not None and loss.from_logits and loss.name in CATEGORICAL | BINARY
-    behind = layer is not last and outermost in ("softmax", "sigmoid") and layer.activation in CUT
-    if not behind and not (logits and layer is last and layer.activation in DYING):
+    behind = layer.name != last.name and outermost in ("softmax", "sigmoid") and layer.activation in CUT
+    if not behind and not (logits and layer.name == last.name and layer.activation in DYING):
         return
     failing = went_nonfinite(evidence) or standstill(evidence) is not None
     dies = layer.activation in DYING or layer.activation == "softmax"  # shares of shares: hardly a gradient is left
