@@ -112,6 +112,12 @@ def head(spec: ModelSpec | None) -> tuple[LayerSpec, LayerSpec, str] | None:
     return None
 
 
+def own_layers(spec: ModelSpec | None) -> list[LayerSpec]:
+    """The layers of the user's own classes; a Lambda is none, since its one expression rarely is the trouble."""
+    layers = spec.layers if spec is not None else ()
+    return [layer for layer in layers if layer.registered is not None and layer.class_name != "Lambda"]
+
+
 def restores_inputs(spec: ModelSpec | None) -> bool:
     """Whether a model has the shape of an autoencoder: one input, and an output of the same width.
 

@@ -220,6 +220,20 @@ ROWS = [
         says="the targets lie outside",
     ),
     Row(
+        "CKD216",  # an error of 46 of an output from 0 to 1 needs no plateau to be a fault
+        lambda: evidence(logs=log(series(values=(2200.0, 2160.0, 2150.0, 2146.0, 2144.0))), spec=spec(SIGMOID)),
+        lambda: evidence(logs=log(series(values=(4.4, 4.2, 4.1, 4.0, 3.9))), spec=spec(SIGMOID)),
+        severity=Severity.ERROR,
+    ),
+    Row(
+        "CKD216",  # a loss that sums grows with the batch
+        lambda: evidence(logs=log(series(values=FAR_OFF)), spec=spec(SIGMOID)),
+        lambda: evidence(
+            logs=log(series(values=FAR_OFF)), spec=spec(SIGMOID, loss=loss("mean_squared_error", reduction="sum"))
+        ),
+        severity=Severity.ERROR,
+    ),
+    Row(
         "CKD216",  # the recorded targets tell it better
         lambda: evidence(logs=log(series(values=FAR_OFF)), spec=spec(SIGMOID)),
         lambda: evidence(logs=log(series(values=FAR_OFF)), spec=spec(SIGMOID), batches=batches()),

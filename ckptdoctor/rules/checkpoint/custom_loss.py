@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckptdoctor.model import Cause, Evidence, Finding, Severity
+from ckptdoctor.rules.anatomy import own_layers
 from ckptdoctor.rules.parts import losses_of, spec_of, votes
 from ckptdoctor.rules.registry import Limits, rule
 from ckptdoctor.rules.symptoms import went_nonfinite
@@ -37,7 +38,7 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     custom = [loss for loss in losses_of(spec_of(evidence)) if loss.custom]
     if not custom or not went_nonfinite(evidence):
         return
-    own = any(layer.registered is not None and layer.class_name != "Lambda" for layer in spec_of(evidence).layers)
+    own = own_layers(spec_of(evidence))
     yield Finding(
         rule="CKD128",
         severity=Severity.INFO,

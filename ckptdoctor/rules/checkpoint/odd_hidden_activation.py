@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckptdoctor.model import Cause, Evidence, Finding, LayerSpec, Severity
-from ckptdoctor.rules.anatomy import HAS_KERNEL, RECURRENT, hidden_activations
+from ckptdoctor.rules.anatomy import HAS_KERNEL, RECURRENT, hidden_activations, own_layers
 from ckptdoctor.rules.parts import spec_of, votes
 from ckptdoctor.rules.registry import Limits, rule
 from ckptdoctor.rules.standstill import standstill
@@ -91,7 +91,7 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     own = [
         layer for layer, a in hidden_activations(spec) if a.lower() not in KNOWN and layer.class_name not in RECURRENT
     ]
-    custom = [layer for layer in spec.layers if layer.registered is not None and layer.class_name != "Lambda"]
+    custom = own_layers(spec)
     custom += [layer for layer in spec.layers if layer.class_name == "Lambda"]  # one expression rarely is the trouble
     dense = [layer for layer in softmax if layer.class_name == "Dense"]  # in attention several are in their place
     if softmax and not failing and spec.graph_known and (len(softmax) == 1 or len(dense) == len(softmax)):

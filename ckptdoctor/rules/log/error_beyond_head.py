@@ -28,7 +28,12 @@ BOUNDED = {"sigmoid": 1.0, "softmax": 1.0, "hard_sigmoid": 1.0, "tanh": 2.0, "so
             1.5,
             unit="typical error ÷ width of the head's range",
             source="1 is the limit by arithmetic; hand-chosen margin",
-        )
+        ),
+        "certain": Threshold(
+            5.0,
+            unit="typical error ÷ width of the head's range",
+            source="hand-chosen: class weights, which no file records, raise a squared error by less",
+        ),
     },
     doc="""
     ## What it finds
@@ -53,16 +58,18 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
     values = finite(series)
     if width is None or not values or known.name not in ("mean_squared_error", "mean_absolute_error"):
         return
+    if known.config.get("reduction") == "sum":
+        return  # what is logged then grows with the batch
     last = median(values[-3:])
     error = last**0.5 if known.name == "mean_squared_error" and last > 0 else last
     if error < limits["factor"] * width:
         return
-    stuck = standstill(evidence) is not None
+    plain = error >= limits["certain"] * width or standstill(evidence) is not None
     why = f"{found[2]} cannot be wrong by more than {width:g} on targets within its range"
     restores = restores_inputs(spec)
     yield Finding(
         rule="CKD216",
-        severity=Severity.ERROR if stuck else Severity.WARNING,
+        severity=Severity.ERROR if plain else Severity.WARNING,
         message=(
             f"The typical error is {error:.3g}, but {found[1].name} ends in {found[2]}, whose outputs span {width:g}: "
             "the targets lie outside what it can give."

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from ckptdoctor.model import Cause, Evidence, Finding, ModelSpec, Severity
-from ckptdoctor.rules.anatomy import head
+from ckptdoctor.rules.anatomy import head, own_layers
 from ckptdoctor.rules.log.series import finite, loss
 from ckptdoctor.rules.parts import maybe_spec, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
@@ -76,6 +76,5 @@ def check(evidence: Evidence, limits: Limits) -> Iterator[Finding]:
 
 
 def _own(spec: ModelSpec | None) -> bool:
-    return spec is not None and any(
-        layer.registered is not None or layer.class_name == "Lambda" for layer in spec.layers
-    )
+    lambdas = any(layer.class_name == "Lambda" for layer in spec.layers) if spec is not None else False
+    return lambdas or bool(own_layers(spec))

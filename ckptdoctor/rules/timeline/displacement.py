@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from statistics import median
 
 from ckptdoctor.model import Cause, Displacement, Evidence, Finding, Phase, Severity, Vote
+from ckptdoctor.rules.anatomy import own_layers
 from ckptdoctor.rules.checkpoint.learning_rate_unusual import ADAPTIVE
 from ckptdoctor.rules.parts import maybe_spec, timeline_of, votes
 from ckptdoctor.rules.registry import Limits, Threshold, rule
@@ -99,8 +100,7 @@ def _nothing_arrives(
     if optimizer_class(evidence) not in ADAPTIVE or bias < BY_THE_RATE or farthest > bias * NOTHING:
         return None
     why = f"the bias of {last} went {bias:.2g}, no kernel further than {farthest:.1g}: what reaches {last} is zero for every row"
-    spec = maybe_spec(evidence)
-    own = spec is not None and any(layer.registered is not None for layer in spec.layers)
+    own = bool(own_layers(maybe_spec(evidence)))
     cast = votes(
         (Cause.ACTIVATION, 0.8 if own else 2.0, why),
         (Cause.INITIALIZATION, 1.6 if own else 0.8, why),
